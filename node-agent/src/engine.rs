@@ -1,0 +1,129 @@
+//! What the agent asks of a container engine: the whole of it, in one trait.
+//!
+//! The hand-over is cut into steps that any engine can carry out in its own way:
+//!
+//! ```text
+//! source   arm ── freeze ── dump ─┬─ thaw      (aborted: it runs where it was)
+//!                                 └─ destroy   (the target runs)
+//! target   prepare ── stage ──────┬─ open      (committed)
+//!                                 └─ destroy   (aborted)
+//! ```
+//!
+//! Between `stage` and `open` every process exists and is stopped: the *gate*.
+//! A gated copy that loses the agent dies; it never runs by itself.
+//!
+//! Every step is idempotent: the machines call again after a restart, with
+//! whatever an earlier life left behind. A step that is dropped (cancelled) may
+//! leave things half made; `thaw` and `destroy` clear up after any step.
+
+use std::future::Future;
+use std::path::Path;
+
+use godwit_proto::container::{ContainerSpec, Execution, Mode};
+use godwit_proto::id::{ContainerId, ImageId};
+
+/// Why an engine could not do what it was asked.
+#[derive(Debug, thiserror::Error)]
+pub enum EngineError {
+    /// The engine answered with an error of its own.
+    #[error("{what} failed: {message}")]
+    Refused {
+        /// The step, with the container or image it was for.
+        what: String,
+        /// The engine's own words, with the cause it logged elsewhere (CRIU's log) appended.
+        message: String,
+    },
+    /// The engine cannot be reached.
+    #[error("cannot reach podman's service at {socket}: run `godwit-agent doctor` on the node")]
+    Unreachable {
+        /// The service's socket.
+        socket: String,
+        /// What went wrong.
+        source: std::io::Error,
+    },
+    /// A file, cgroup or process could not be read or written.
+    #[error("{what}")]
+    Io {
+        /// What was read or written.
+        what: String,
+        /// What the kernel said.
+        source: std::io::Error,
+    },
+    /// A step did not end in time; what it left is cleared by `thaw` or `destroy`.
+    #[error("{what} did not end within {seconds} s")]
+    Deadline {
+        /// The step.
+        what: String,
+        /// How long it was given.
+        seconds: u64,
+    },
+}
+
+/// An image that the engine holds.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct HeldImage {
+    /// Its id.
+    pub id: ImageId,
+    /// Its names.
+    pub names: Vec<String>,
+    /// Its size in bytes.
+    pub size_bytes: u64,
+}
+
+/// What the engine and the kernel show of one of our containers.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Observed {
+    /// The container.
+    pub id: ContainerId,
+    /// What its processes do, by the kernel's word.
+    pub execution: Execution,
+    /// The exit code, when the engine recorded that its first process ended.
+    pub exit_code: Option<i64>,
+}
+
+/// A container engine with checkpoints: podman in production.
+pub trait Engine: Send + Sync + 'static {
+    /// The images that the engine holds.
+    fn images(&self) -> impl Future<Output = Result<Vec<HeldImage>, EngineError>> + Send;
+    /// Writes the image as a docker-archive to `file`, streamed.
+    fn save_image(&self, id: &ImageId, file: &Path) -> impl Future<Output = Result<(), EngineError>> + Send;
+    /// Loads a docker-archive and answers the id that it then has.
+    fn load_image(&self, file: &Path) -> impl Future<Output = Result<ImageId, EngineError>> + Send;
+    /// Removes an image; absent is success.
+    fn remove_image(&self, id: &ImageId) -> impl Future<Output = Result<(), EngineError>> + Send;
+
+    /// Makes the container, stopped, in the network namespace at `netns`; made already is success.
+    fn create(&self, spec: &ContainerSpec, netns: &Path) -> impl Future<Output = Result<(), EngineError>> + Send;
+    /// Starts it; running already is success.
+    fn start(&self, spec: &ContainerSpec) -> impl Future<Output = Result<(), EngineError>> + Send;
+    /// Asks it to stop, kills it after `grace_seconds`; stopped already is success.
+    fn stop(&self, spec: &ContainerSpec, grace_seconds: u32) -> impl Future<Output = Result<(), EngineError>> + Send;
+    /// The last `tail` lines that it wrote (all when `None`), oldest first, each ended by a newline.
+    fn logs(&self, spec: &ContainerSpec, tail: Option<u32>) -> impl Future<Output = Result<Vec<u8>, EngineError>> + Send;
+
+    /// Source: everything that can be done before the freeze, while it runs.
+    fn arm(&self, spec: &ContainerSpec, mode: Mode) -> impl Future<Output = Result<(), EngineError>> + Send;
+    /// Source: freezes every process and returns once the kernel says so.
+    fn freeze(&self, spec: &ContainerSpec, mode: Mode) -> impl Future<Output = Result<(), EngineError>> + Send;
+    /// Source: writes the frozen container's image to `file`; it is frozen still when this returns.
+    fn dump(&self, spec: &ContainerSpec, mode: Mode, file: &Path) -> impl Future<Output = Result<(), EngineError>> + Send;
+    /// Source: undoes `arm`, `freeze` and `dump`, whichever were begun: it runs again, untouched.
+    fn thaw(&self, spec: &ContainerSpec, mode: Mode) -> impl Future<Output = Result<(), EngineError>> + Send;
+
+    /// Target: everything that can be done before the image arrives.
+    fn prepare(&self, spec: &ContainerSpec, mode: Mode, netns: &Path) -> impl Future<Output = Result<(), EngineError>> + Send;
+    /// Target: restores the image at `file` up to the gate.
+    fn stage(&self, spec: &ContainerSpec, mode: Mode, file: &Path) -> impl Future<Output = Result<(), EngineError>> + Send;
+    /// Target: opens the gate and returns once every process runs and the engine knows it.
+    ///
+    /// On an error the kernel's word decides what became of the copy.
+    fn open(&self, spec: &ContainerSpec, mode: Mode) -> impl Future<Output = Result<(), EngineError>> + Send;
+
+    /// Kills every process, then removes the container and all that the engine holds of it; absent is success.
+    fn destroy(&self, spec: &ContainerSpec) -> impl Future<Output = Result<(), EngineError>> + Send;
+
+    /// Every container of ours, by the kernel's word: cgroups first, then the engine's records.
+    ///
+    /// Never blocks on a gated container.
+    fn observe(&self) -> impl Future<Output = Result<Vec<Observed>, EngineError>> + Send;
+}

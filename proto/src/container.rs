@@ -1,0 +1,97 @@
+//! What a container is to the fabric: everything a node needs to make it, and to
+//! make it again elsewhere.
+
+use std::collections::BTreeMap;
+use std::net::Ipv4Addr;
+
+use serde::{Deserialize, Serialize};
+
+use crate::id::{ContainerId, ContainerName, ImageId, Tenant};
+
+/// A container as its tenant asked for it and as the controller completed it.
+///
+/// It never changes while the container exists, so both sides of a migration can
+/// hold their own copy.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ContainerSpec {
+    /// The container's identity.
+    pub id: ContainerId,
+    /// Who owns it.
+    pub tenant: Tenant,
+    /// What its tenant calls it.
+    pub name: ContainerName,
+    /// The image by id: names may point elsewhere on another node.
+    pub image: ImageId,
+    /// The image by name: podman looks it up again at a restore.
+    pub image_name: String,
+    /// Arguments in place of the image's `Cmd`; empty means the image's own.
+    pub args: Vec<String>,
+    /// Environment added to the image's.
+    pub env: BTreeMap<String, String>,
+    /// The tenant's labels.
+    pub labels: BTreeMap<String, String>,
+    /// What the container may use of its node.
+    pub limits: Limits,
+    /// The container's own address, which moves with it.
+    pub address: Address,
+}
+
+impl ContainerSpec {
+    /// The name that the engine knows it by, the same on every node.
+    ///
+    /// Carries the id, because a name used again is another container.
+    pub fn engine_name(&self) -> String {
+        format!("godwit-{}", self.id)
+    }
+}
+
+/// What a container may use; `None` means no limit of its own.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Limits {
+    /// Memory in bytes.
+    #[serde(default)]
+    pub memory_bytes: Option<u64>,
+    /// Processor time in billionths of a core.
+    #[serde(default)]
+    pub nano_cpus: Option<u64>,
+}
+
+/// An address on the node's bridge: given once by the controller, kept for life.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Address {
+    /// The IPv4 address.
+    pub ip: Ipv4Addr,
+    /// Length of the network's prefix in bits.
+    pub prefix: u8,
+    /// The hardware address.
+    pub mac: [u8; 6],
+    /// The default route, if the network has one.
+    pub gateway: Option<Ipv4Addr>,
+}
+
+/// What the kernel shows of a container's copy on one node.
+///
+/// Read from cgroups and /proc, never from the engine's word: podman blocks or
+/// lies while a container is held at the gate.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+pub enum Execution {
+    /// No process of it exists.
+    Absent,
+    /// Its processes run.
+    Running,
+    /// Its processes exist and its cgroup is frozen.
+    Frozen,
+    /// Its processes are rebuilt and stopped by CRIU, waiting at the gate.
+    Gated,
+}
+
+/// How a container moves.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Mode {
+    /// With its memory: checkpoint, transfer, restore.
+    #[default]
+    Live,
+    /// Stopped, moved with its files, started again.
+    Cold,
+}
