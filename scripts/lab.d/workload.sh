@@ -1,0 +1,1 @@
+workload() { die "not yet"; }
