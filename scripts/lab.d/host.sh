@@ -94,11 +94,12 @@ empty_cgroup() {
 }
 
 # Runs a command in a host: all its namespaces, its cgroup, a clean environment.
+# This shell stays outside as the command's stand-in: signals pass on to the
+# command, SIGKILL too, and the command's exit code is ours.
 enter() {
-  local host=${1:?enter wants a host: $(lab_hosts | tr '\n' ' ')} pid name variables=() cgroup_namespace join
+  local host=${1:?enter wants a host: $(lab_hosts | tr '\n' ' ')} name variables=() join passed=(TERM HUP USR1 USR2)
   shift
   host_is_alive "$host" || die "there is no host $host up in lab $lab (scripts/lab status; scripts/lab up)"
-  pid=$(host_pid "$host")
   for name in $(compgen -e); do
     [[ $name == GODWIT_* || $name == RUST_LOG || $name == RUST_BACKTRACE ]] && variables+=("$name=${!name}")
   done
@@ -107,11 +108,32 @@ enter() {
   # enters may stand elsewhere in those than the one who brought the lab up, so
   # with v1 each gets a cgroup namespace of its own, with the same root in cgroup2.
   if has_cgroup_v1; then join=(unshare --cgroup nsenter); else join=(nsenter --cgroup); fi
-  # The command dies with whom it answers to: SIGKILL passes down the chain.
-  set -- setpriv --pdeathsig KILL "${join[@]}" --target "$pid" --mount --uts --ipc --net --pid -- \
-    env -i PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin HOME=/root LANG=C.UTF-8 \
-    TERM="${TERM:-dumb}" PODMAN_IGNORE_CGROUPSV1_WARNING=1 "${variables[@]}" \
-    setpriv --pdeathsig KILL "$@"
-  echo "$BASHPID" >"$(host_leaf "$host")/cgroup.procs" || die "$host is going down"
-  exec "$@"
+  # At a terminal ^C and ^\ reach the command by themselves and must spare nsenter;
+  # elsewhere what is meant for our process group must not fell nsenter either.
+  local apart=(env --default-signal=INT,QUIT setsid)
+  if [[ -t 0 ]]; then apart=(); else passed+=(INT QUIT); fi
+  (
+    echo "$BASHPID" >"$(host_leaf "$host")/cgroup.procs" || die "$host is going down"
+    trap '' INT QUIT
+    exec "${apart[@]}" setpriv --pdeathsig KILL "${join[@]}" --target "$(host_pid "$host")" --mount --uts --ipc --net --pid -- \
+      env -i --default-signal=INT,QUIT \
+      PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin HOME=/root LANG=C.UTF-8 TERM="${TERM:-dumb}" \
+      PODMAN_IGNORE_CGROUPSV1_WARNING=1 "${variables[@]}" setpriv --pdeathsig KILL "$@"
+  ) <&0 &
+  local outer=$! code=0 signal
+  trap '' INT QUIT
+  # shellcheck disable=SC2064 # the pid is the one of now
+  for signal in "${passed[@]}"; do trap "pass_on $signal $outer" "$signal"; done
+  while :; do
+    code=0
+    wait "$outer" || code=$?
+    kill -0 "$outer" 2>/dev/null || return "$code"
+  done
 }
+
+# Sends a signal to the only child of $2, once it has one.
+pass_on() {
+  local child=
+  read -r child _ <"/proc/$2/task/$2/children" || true # no newline ends it
+  if [[ $child ]]; then kill -s "$1" "$child"; else kill -s KILL "$2"; fi || true
+} 2>/dev/null
