@@ -1,0 +1,224 @@
+//! What the two ends of a stream say to each other.
+//!
+//! [`StreamFrame`]s travel on the peers' `ctl` topics, [`ChunkHeader`]s with the
+//! chunk's bytes behind them on `bulk`.
+
+use std::fmt;
+
+use serde::{Deserialize, Serialize};
+
+use crate::id::{ContainerId, Digest, Epoch, ImageId};
+use crate::stream::range::Span;
+use crate::wire::Frame;
+
+/// The largest chunk, in bytes before compression.
+pub const MAX_CHUNK_BYTES: u32 = 256 * 1024;
+
+/// The most spans that one [`Want`] lists.
+pub const MAX_MISSING: usize = 128;
+
+/// The longest reason that a frame carries, in bytes.
+pub const MAX_REASON_BYTES: usize = 1024;
+
+/// What a stream carries; the same on both ends and over restarts.
+#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+pub enum StreamId {
+    /// The checkpoint of one attempt to move a container.
+    Checkpoint {
+        /// Whose memory and files it is.
+        container: ContainerId,
+        /// The attempt.
+        epoch: Epoch,
+    },
+    /// A container image, as the engine saves it.
+    Image(ImageId),
+}
+
+impl fmt::Display for StreamId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Checkpoint { container, epoch } => write!(f, "checkpoint {container} {epoch}"),
+            Self::Image(image) => write!(f, "image {}", image.short()),
+        }
+    }
+}
+
+impl fmt::Debug for StreamId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Checkpoint { container, epoch } => {
+                write!(f, "checkpoint {container:?} {epoch:?}")
+            }
+            Self::Image(image) => write!(f, "image {image:?}"),
+        }
+    }
+}
+
+/// A whole stream in three facts; its own digest is what votes and verdicts quote.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Manifest {
+    /// Which stream.
+    pub stream: StreamId,
+    /// Its length.
+    pub size_bytes: u64,
+    /// BLAKE3 of all its bytes.
+    pub digest: Digest,
+}
+
+/// How a chunk's bytes are packed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+pub enum Codec {
+    /// As they are.
+    None,
+    /// One LZ4 block.
+    Lz4,
+    /// One zstd frame.
+    Zstd,
+}
+
+/// Frames about streams, both ways.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub enum StreamFrame {
+    /// Receiver to sender: what the receiver lacks.
+    Want(Want),
+    /// Receiver to sender: nothing more is wanted.
+    Stop {
+        /// Which stream.
+        stream: StreamId,
+        /// The session that ends.
+        session: u64,
+        /// Why.
+        reason: StopReason,
+    },
+    /// Sender to receiver: what there is to receive.
+    Offer(Offer),
+    /// Sender to receiver: the want is remembered, an offer will follow by itself.
+    NotYet {
+        /// Which stream.
+        stream: StreamId,
+    },
+    /// Sender to receiver: the stream will not come.
+    Refused {
+        /// Which stream.
+        stream: StreamId,
+        /// Why, for people; at most [`MAX_REASON_BYTES`].
+        reason: String,
+    },
+}
+
+impl Frame for StreamFrame {
+    const NAME: &'static str = "stream frame";
+    const LIMIT_BYTES: usize = 8 * 1024;
+}
+
+impl StreamFrame {
+    /// A refusal whose reason is cut to what a frame carries.
+    pub fn refused(stream: StreamId, reason: &str) -> Self {
+        let end = reason.floor_char_boundary(MAX_REASON_BYTES);
+        Self::Refused { stream, reason: reason[..end].to_owned() }
+    }
+}
+
+/// Everything that a receiver lacks and may be sent: the newest replaces all before it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Want {
+    /// Which stream.
+    pub stream: StreamId,
+    /// One life of the receiver; a later one has a higher number.
+    pub session: u64,
+    /// Counts the wants of a session, from 1.
+    pub number: u32,
+    /// The version that the receiver holds bytes of, if any.
+    pub version: Option<u64>,
+    /// True once the receiver knows the whole stream's digest.
+    pub knows_digest: bool,
+    /// Every byte below it is either in `missing` or stored.
+    pub limit: u64,
+    /// What lacks below `limit`, ascending, at most [`MAX_MISSING`] spans.
+    pub missing: Vec<Missing>,
+    /// Bytes stored in all: progress, for the sender's display.
+    pub stored_bytes: u64,
+    /// Bytes per second that arrive on the wire, 0 while unknown.
+    pub wire_rate: u64,
+    /// What the receiver allows the sender, in wire bytes per second.
+    pub bwlimit: Option<u64>,
+}
+
+/// A span that lacks, and the want that last asked for it to be sent.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Missing {
+    /// Which bytes.
+    pub span: Span,
+    /// The number of that want: a span sent under an earlier one is lost.
+    pub asked: u32,
+}
+
+/// What the sender has.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Offer {
+    /// Which stream.
+    pub stream: StreamId,
+    /// Names this state of the sender's file.
+    pub version: u64,
+    /// Its length.
+    pub size_bytes: u64,
+    /// BLAKE3 of all its bytes; absent while the sender still computes it.
+    pub digest: Option<Digest>,
+}
+
+/// Why a receiver wants no more.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub enum StopReason {
+    /// It has everything, and the digest is right.
+    Complete,
+    /// Its owner gave up.
+    Cancelled,
+    /// Its disk cannot take the stream.
+    NoSpace {
+        /// What the stream still needs.
+        needed_bytes: u64,
+        /// What is free.
+        free_bytes: u64,
+    },
+    /// All bytes arrived and their digest is not the offered one.
+    Corrupt,
+    /// Anything else, for people; at most [`MAX_REASON_BYTES`].
+    Failed(String),
+}
+
+/// What stands before a chunk's packed bytes.
+///
+/// It repeats what the offer says, because the two travel on different topics and
+/// either may be first.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ChunkHeader {
+    /// Which stream.
+    pub stream: StreamId,
+    /// The state of the sender's file.
+    pub version: u64,
+    /// The length of the whole stream.
+    pub size_bytes: u64,
+    /// Which bytes of the stream these are.
+    pub span: Span,
+    /// The session whose wants it answers.
+    pub session: u64,
+    /// The newest want that the sender knew when it chose this chunk.
+    pub want: u32,
+    /// How the bytes behind the header are packed.
+    pub codec: Codec,
+    /// BLAKE3 of the unpacked bytes.
+    pub digest: Digest,
+}
+
+impl Frame for ChunkHeader {
+    const NAME: &'static str = "chunk";
+    const LIMIT_BYTES: usize = MAX_CHUNK_BYTES as usize + 512;
+}
+
+impl ChunkHeader {
+    /// True when the span is one that this stream and a chunk can have.
+    pub fn is_sane(&self) -> bool {
+        let Span { start, end } = self.span;
+        start < end && end <= self.size_bytes && end - start <= u64::from(MAX_CHUNK_BYTES)
+    }
+}

@@ -1,0 +1,362 @@
+//! The receiving end: what it holds, what it asked for, what must be lost.
+//!
+//! Feed it with what arrives, then ask [`Receiver::poll`] for the want to send, again
+//! no later than [`Receiver::wake_at`]. Only bytes that are stored for good may be
+//! reported to it: the next want acknowledges them.
+
+use std::time::Duration;
+
+use crate::id::Digest;
+use crate::stream::frame::{ChunkHeader, MAX_MISSING, Missing, Offer, StreamId, Want};
+use crate::stream::pace::{MAX_WINDOW_BYTES, Rate, window_bytes};
+use crate::stream::range::{RangeSet, Span};
+
+/// A span is lost when so many later chunks arrived before it.
+const OVERTAKEN_BY: u8 = 3;
+/// The silence after which everything outstanding is asked for again, while nothing
+/// is known of the link.
+const FIRST_PATIENCE: Duration = Duration::from_secs(1);
+const MIN_PATIENCE: Duration = Duration::from_millis(100);
+const MAX_PATIENCE: Duration = Duration::from_secs(10);
+/// How often a sender that said "not yet" is reminded, in case it forgot by a restart.
+const REMINDER: Duration = Duration::from_secs(2);
+
+/// What the receiver knows of the sender's file.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Source {
+    version: u64,
+    size_bytes: u64,
+}
+
+/// A span that lacks, as it was asked for.
+#[derive(Debug, Clone, Copy)]
+struct Asked {
+    span: Span,
+    under: u32,
+    overtaken: u8,
+}
+
+/// What an offer told the receiver.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum OfferNews {
+    /// Nothing about the file that was not known.
+    Nothing,
+    /// For the first time which file it is: storage can be made.
+    Known,
+    /// Another version than the one that bytes are held of: all of them are void.
+    Replaced,
+}
+
+/// What a chunk was to the receiver.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Arrival {
+    /// Holds bytes that lack: store them, then report [`Receiver::stored`].
+    Lacking,
+    /// Holds nothing new.
+    Duplicate,
+    /// Is of another version than the one being received.
+    Foreign,
+}
+
+/// The receiving end of one stream, without clock, socket or disk.
+#[derive(Debug)]
+pub struct Receiver {
+    stream: StreamId,
+    session: u64,
+    number: u32,
+    bwlimit: Option<u64>,
+    window_cap: u64,
+    source: Option<Source>,
+    digest: Option<Digest>,
+    stored: RangeSet,
+    /// What lacks below `limit`, ascending.
+    asked: Vec<Asked>,
+    limit: u64,
+    rate: Rate,
+    wire_rate: Rate,
+    round_trip: Option<Duration>,
+    /// The want whose answer is being timed, and when it was sent.
+    probe: Option<(u32, Duration)>,
+    last_sign: Duration,
+    backoff: u32,
+    reminding: bool,
+    due: bool,
+}
+
+impl Receiver {
+    /// A receiver that holds nothing. `session` must be above that of every receiver
+    /// of the stream before it: senders ignore what is older.
+    pub fn new(stream: StreamId, session: u64, bwlimit: Option<u64>) -> Self {
+        Self {
+            stream,
+            session,
+            number: 0,
+            bwlimit,
+            window_cap: MAX_WINDOW_BYTES,
+            source: None,
+            digest: None,
+            stored: RangeSet::new(),
+            asked: Vec::new(),
+            limit: 0,
+            rate: Rate::default(),
+            wire_rate: Rate::default(),
+            round_trip: None,
+            probe: None,
+            last_sign: Duration::ZERO,
+            backoff: 0,
+            reminding: false,
+            due: true,
+        }
+    }
+
+    /// Takes up what an earlier receiver stored.
+    #[must_use]
+    pub fn resume(mut self, version: u64, size_bytes: u64, stored: RangeSet) -> Self {
+        self.source = Some(Source { version, size_bytes });
+        self.stored = stored;
+        self
+    }
+
+    /// Caps the window, for receivers that share a node's memory.
+    pub fn set_window_cap(&mut self, bytes: u64) {
+        self.window_cap = bytes;
+    }
+
+    /// Hears of the sender's file.
+    pub fn on_offer(&mut self, now: Duration, offer: &Offer) -> OfferNews {
+        self.sign_of_life(now);
+        self.reminding = false;
+        let news = self.learn(Source { version: offer.version, size_bytes: offer.size_bytes });
+        if offer.digest.is_some() {
+            self.digest = offer.digest;
+        }
+        news
+    }
+
+    /// Hears that the file is not there yet.
+    pub fn on_not_yet(&mut self, now: Duration) {
+        self.sign_of_life(now);
+        // The wait is for the file, not for the link.
+        self.probe = None;
+        self.reminding = true;
+    }
+
+    /// Judges a chunk by its header, before it is unpacked.
+    ///
+    /// The first chunk may arrive before the offer; it names the file as well.
+    pub fn judge(&mut self, header: &ChunkHeader) -> Arrival {
+        let source = Source { version: header.version, size_bytes: header.size_bytes };
+        match self.source {
+            Some(known) if known != source => Arrival::Foreign,
+            _ if self.stored.missing(header.span).next().is_none() => Arrival::Duplicate,
+            _ => Arrival::Lacking,
+        }
+    }
+
+    /// A chunk's bytes are stored where a restart finds them.
+    ///
+    /// `wire_bytes` is what the chunk weighed on the wire.
+    pub fn stored(&mut self, now: Duration, header: &ChunkHeader, wire_bytes: u64) {
+        let span = header.span;
+        self.learn(Source { version: header.version, size_bytes: header.size_bytes });
+        self.sign_of_life(now);
+        self.reminding = false;
+        let fresh = self.stored.insert(span);
+        self.rate.add(now, fresh);
+        self.wire_rate.add(now, wire_bytes);
+        self.strike(span);
+        if header.session == self.session {
+            self.overtake(header.want, span);
+            if let Some((number, sent)) = self.probe
+                && header.want >= number
+            {
+                let sample = now.saturating_sub(sent);
+                self.round_trip = Some(self.round_trip.map_or(sample, |best| best.min(sample)));
+                self.probe = None;
+            }
+        }
+        self.due |= self.is_full();
+    }
+
+    /// A chunk arrived whose bytes are not what its digest says: ask again at once.
+    pub fn on_corrupt(&mut self, now: Duration, span: Span) {
+        self.sign_of_life(now);
+        for asked in &mut self.asked {
+            if !asked.span.overlap(span).is_empty() {
+                asked.overtaken = OVERTAKEN_BY;
+            }
+        }
+    }
+
+    /// The want to send now, if any.
+    pub fn poll(&mut self, now: Duration) -> Option<Want> {
+        let silent = self.number > 0 && now >= self.wake_at();
+        if silent {
+            self.backoff += 1;
+            self.rate.pause();
+            self.wire_rate.pause();
+            self.probe = None;
+            for asked in &mut self.asked {
+                asked.overtaken = OVERTAKEN_BY;
+            }
+        }
+        let window = window_bytes(
+            self.rate.per_second(),
+            self.round_trip.unwrap_or_default(),
+            self.window_cap,
+        );
+        let outstanding: u64 = self.asked.iter().map(|asked| asked.span.len()).sum();
+        let room = window.saturating_sub(outstanding);
+        let grant = room >= window / 4 && self.limit < self.end();
+        let lost = self.asked.iter().any(|asked| asked.overtaken >= OVERTAKEN_BY);
+        if !(silent || lost || grant || self.due) {
+            return None;
+        }
+        self.due = false;
+        self.number += 1;
+        self.last_sign = now;
+        self.ask_again();
+        self.grant(room);
+        self.probe = self.probe.or(Some((self.number, now)));
+        Some(self.want())
+    }
+
+    /// When [`Receiver::poll`] has something to say although nothing arrived.
+    pub fn wake_at(&self) -> Duration {
+        let patience = match (self.reminding, self.rate.per_second()) {
+            (true, _) => REMINDER,
+            (false, None) => FIRST_PATIENCE,
+            (false, Some(rate)) => {
+                let window = self.asked.iter().map(|asked| asked.span.len()).sum::<u64>();
+                let drain = Duration::from_secs_f64(window as f64 / rate.max(1) as f64);
+                (2 * (drain + self.round_trip.unwrap_or_default())).max(MIN_PATIENCE)
+            }
+        };
+        self.last_sign + (patience * (1 << self.backoff.min(6))).min(MAX_PATIENCE)
+    }
+
+    /// True when every byte is stored; the whole digest may still be unknown.
+    pub fn is_full(&self) -> bool {
+        self.source.is_some_and(|source| self.stored.bytes() == source.size_bytes)
+    }
+
+    /// The digest of the whole, once the sender told it.
+    pub fn digest(&self) -> Option<Digest> {
+        self.digest
+    }
+    /// Version and length of the sender's file, once known.
+    pub fn source(&self) -> Option<(u64, u64)> {
+        self.source.map(|source| (source.version, source.size_bytes))
+    }
+    /// Bytes stored so far.
+    pub fn stored_bytes(&self) -> u64 {
+        self.stored.bytes()
+    }
+    /// Bytes of the stream per second, once measured.
+    pub fn rate(&self) -> Option<u64> {
+        self.rate.per_second()
+    }
+    /// How long the sender has not been heard of.
+    pub fn silence(&self) -> u32 {
+        self.backoff
+    }
+
+    fn end(&self) -> u64 {
+        self.source.map_or(u64::MAX, |source| source.size_bytes)
+    }
+
+    fn sign_of_life(&mut self, now: Duration) {
+        self.last_sign = now;
+        self.backoff = 0;
+    }
+
+    fn learn(&mut self, source: Source) -> OfferNews {
+        let news = match self.source {
+            Some(known) if known == source => return OfferNews::Nothing,
+            Some(_) => {
+                self.stored = RangeSet::new();
+                self.asked.clear();
+                (self.limit, self.digest, self.due) = (0, None, true);
+                OfferNews::Replaced
+            }
+            None => OfferNews::Known,
+        };
+        self.source = Some(source);
+        // What was asked for before the length was known may reach beyond it.
+        self.limit = self.limit.min(source.size_bytes);
+        for asked in &mut self.asked {
+            asked.span.end = asked.span.end.min(source.size_bytes);
+        }
+        self.asked.retain(|asked| !asked.span.is_empty());
+        news
+    }
+
+    /// Takes a stored span out of what lacks.
+    fn strike(&mut self, span: Span) {
+        let mut left = Vec::with_capacity(self.asked.len() + 1);
+        for asked in self.asked.drain(..) {
+            for end in [
+                Span::new(asked.span.start, asked.span.end.min(span.start)),
+                Span::new(asked.span.start.max(span.end), asked.span.end),
+            ] {
+                if !end.is_empty() {
+                    left.push(Asked { span: end, ..asked });
+                }
+            }
+        }
+        self.asked = left;
+    }
+
+    /// Counts a chunk against everything below it that its want had asked for.
+    fn overtake(&mut self, want: u32, arrived: Span) {
+        for asked in &mut self.asked {
+            if asked.under <= want && asked.span.end <= arrived.start {
+                asked.overtaken = asked.overtaken.saturating_add(1);
+            }
+        }
+    }
+
+    fn ask_again(&mut self) {
+        for asked in &mut self.asked {
+            if asked.overtaken >= OVERTAKEN_BY {
+                (asked.under, asked.overtaken) = (self.number, 0);
+            }
+        }
+    }
+
+    /// Asks for `room` more bytes above the limit.
+    fn grant(&mut self, mut room: u64) {
+        if let Some(cut) = self.asked.get(MAX_MISSING) {
+            // More holes than a want can list: the upper ones wait for their turn.
+            self.limit = cut.span.start;
+            self.asked.truncate(MAX_MISSING);
+        }
+        let end = self.end();
+        while room > 0 && self.limit < end && self.asked.len() < MAX_MISSING {
+            let Some(gap) = self.stored.missing(Span::new(self.limit, end)).next() else {
+                self.limit = end;
+                break;
+            };
+            let span = Span::new(gap.start, gap.end.min(gap.start.saturating_add(room)));
+            room -= span.len();
+            self.limit = span.end;
+            self.asked.push(Asked { span, under: self.number, overtaken: 0 });
+        }
+    }
+
+    fn want(&self) -> Want {
+        let missing = |asked: &Asked| Missing { span: asked.span, asked: asked.under };
+        Want {
+            stream: self.stream.clone(),
+            session: self.session,
+            number: self.number,
+            version: self.source.map(|source| source.version),
+            knows_digest: self.digest.is_some(),
+            limit: self.limit,
+            missing: self.asked.iter().map(missing).collect(),
+            stored_bytes: self.stored.bytes(),
+            wire_rate: self.wire_rate.per_second().unwrap_or(0),
+            bwlimit: self.bwlimit,
+        }
+    }
+}

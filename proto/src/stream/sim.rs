@@ -1,0 +1,384 @@
+//! Both ends over a link that loses, doubles and reorders, in virtual time.
+//!
+//! A run moves one file; on the way either end may restart, the link may go dark, and
+//! the file may be replaced. What must hold is checked at every event.
+
+use std::cmp::Reverse;
+use std::collections::BinaryHeap;
+use std::time::Duration;
+
+use proptest::prelude::*;
+
+use crate::id::{Digest, ImageId};
+use crate::stream::frame::{ChunkHeader, Codec, Offer, StreamId, Want};
+use crate::stream::pace::MAX_WINDOW_BYTES;
+use crate::stream::range::{RangeSet, Span};
+use crate::stream::receive::{Arrival, OfferNews, Receiver};
+use crate::stream::send::Sender;
+
+#[derive(Debug, Clone)]
+struct Weather {
+    seed: u64,
+    size_bytes: u64,
+    chunk_bytes: u32,
+    bytes_per_second: u64,
+    latency_ms: u64,
+    lost_percent: u64,
+    doubled_percent: u64,
+    jitter_ms: u64,
+    receiver_restarts: Vec<u64>,
+    sender_restarts: Vec<u64>,
+    /// The link is dark from the first to the second, in ms.
+    dark_ms: (u64, u64),
+    replaced_at_ms: Option<u64>,
+}
+
+impl Weather {
+    fn fair(size_bytes: u64) -> Self {
+        Self {
+            seed: 1,
+            size_bytes,
+            chunk_bytes: 64 << 10,
+            bytes_per_second: 100_000_000,
+            latency_ms: 1,
+            lost_percent: 0,
+            doubled_percent: 0,
+            jitter_ms: 0,
+            receiver_restarts: vec![],
+            sender_restarts: vec![],
+            dark_ms: (0, 0),
+            replaced_at_ms: None,
+        }
+    }
+}
+
+fn any_weather() -> impl Strategy<Value = Weather> {
+    let moments = || proptest::collection::vec(0u64..400, 0..3);
+    (
+        (any::<u64>(), 0u64..3_000_000, 3000u32..100_000, 1_000_000u64..200_000_000),
+        (0u64..30, 0u64..40, 0u64..20, 0u64..20),
+        (moments(), moments(), (0u64..300, 0u64..300), proptest::option::of(0u64..300)),
+    )
+        .prop_map(|((seed, size_bytes, chunk_bytes, bytes_per_second), link, ends)| Weather {
+            seed,
+            size_bytes,
+            chunk_bytes,
+            bytes_per_second,
+            latency_ms: link.0,
+            lost_percent: link.1,
+            doubled_percent: link.2,
+            jitter_ms: link.3,
+            receiver_restarts: ends.0,
+            sender_restarts: ends.1,
+            dark_ms: ends.2,
+            replaced_at_ms: ends.3,
+        })
+}
+
+#[derive(Debug, Clone)]
+enum Event {
+    Want(Want),
+    Offer(Offer),
+    Chunk(ChunkHeader, Vec<u8>),
+    SenderFree,
+    Wake,
+    ReceiverRestart,
+    SenderRestart,
+    Replace,
+}
+
+struct World {
+    weather: Weather,
+    random: u64,
+    now: Duration,
+    events: BinaryHeap<Reverse<(Duration, u64)>>,
+    payloads: std::collections::BTreeMap<u64, Event>,
+    scheduled: u64,
+    version: u64,
+    link_free: bool,
+    sender: Sender,
+    receiver: Receiver,
+    session: u64,
+    disk: Vec<u8>,
+    on_disk: RangeSet,
+    /// What the newest want that the sender heard acknowledges.
+    acknowledged: RangeSet,
+    sent_bytes: u64,
+}
+
+fn stream() -> StreamId {
+    let image: ImageId = "7".repeat(64).parse().unwrap();
+    StreamId::Image(image)
+}
+
+/// What the file holds there: every KiB differs from its neighbours and from the same
+/// place in another version.
+fn contents(version: u64, span: Span) -> Vec<u8> {
+    let mut bytes = vec![0; span.len() as usize];
+    let mut at = span.start;
+    while at < span.end {
+        let next = span.end.min((at | 1023) + 1);
+        let kib = ((at >> 10).wrapping_mul(31) + version * 101) as u8;
+        bytes[(at - span.start) as usize..(next - span.start) as usize].fill(kib);
+        at = next;
+    }
+    bytes
+}
+
+impl World {
+    fn new(weather: Weather) -> Self {
+        let mut world = Self {
+            random: weather.seed,
+            now: Duration::ZERO,
+            events: BinaryHeap::new(),
+            payloads: Default::default(),
+            scheduled: 0,
+            version: 1,
+            link_free: true,
+            sender: Sender::new(1, weather.size_bytes),
+            receiver: Receiver::new(stream(), 1, None),
+            session: 1,
+            disk: vec![0; weather.size_bytes as usize],
+            on_disk: RangeSet::new(),
+            acknowledged: RangeSet::new(),
+            sent_bytes: 0,
+            weather,
+        };
+        for at in world.weather.receiver_restarts.clone() {
+            world.schedule(Duration::from_millis(at), Event::ReceiverRestart);
+        }
+        for at in world.weather.sender_restarts.clone() {
+            world.schedule(Duration::from_millis(at), Event::SenderRestart);
+        }
+        if let Some(at) = world.weather.replaced_at_ms {
+            world.schedule(Duration::from_millis(at), Event::Replace);
+        }
+        world
+    }
+
+    fn random(&mut self, below: u64) -> u64 {
+        self.random = self.random.wrapping_add(0x9e37_79b9_7f4a_7c15);
+        let mut z = self.random;
+        z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+        (z ^ (z >> 31)) % below.max(1)
+    }
+
+    fn schedule(&mut self, after: Duration, event: Event) {
+        self.scheduled += 1;
+        self.payloads.insert(self.scheduled, event);
+        self.events.push(Reverse((self.now + after, self.scheduled)));
+    }
+
+    /// Puts a message on the link, with whatever the link does to it.
+    fn post(&mut self, after: Duration, event: Event) {
+        let dark = self.weather.dark_ms;
+        let at = self.now.as_millis() as u64;
+        if dark.0 <= at && at < dark.1 {
+            return;
+        }
+        let copies = if self.random(100) < self.weather.doubled_percent { 2 } else { 1 };
+        for _ in 0..copies {
+            if self.random(100) >= self.weather.lost_percent {
+                let late = self.weather.latency_ms + self.random(self.weather.jitter_ms);
+                self.schedule(after + Duration::from_millis(late), event.clone());
+            }
+        }
+    }
+
+    fn offer(&mut self) {
+        let offer = Offer {
+            stream: stream(),
+            version: self.version,
+            size_bytes: self.weather.size_bytes,
+            digest: Some(Digest([0; 32])),
+        };
+        self.post(Duration::ZERO, Event::Offer(offer));
+    }
+
+    fn hear(&mut self, want: Want) {
+        assert!(want.missing.iter().map(|m| m.span.len()).sum::<u64>() <= MAX_WINDOW_BYTES);
+        if !self.sender.on_want(&want) {
+            return;
+        }
+        let same = want.version == Some(self.version);
+        if !same || !want.knows_digest {
+            self.offer();
+        }
+        self.acknowledged = RangeSet::new();
+        if same {
+            let mut lacking = RangeSet::new();
+            for missing in &want.missing {
+                lacking.insert(missing.span);
+            }
+            for span in lacking.missing(Span::new(0, want.limit)) {
+                self.acknowledged.insert(span);
+            }
+            let held = self.acknowledged.bytes();
+            assert!(held <= self.on_disk.bytes(), "{want:?} claims what is not on disk");
+        }
+        self.transmit();
+    }
+
+    fn transmit(&mut self) {
+        if !self.link_free {
+            return;
+        }
+        let Some(span) = self.sender.take(self.weather.chunk_bytes) else { return };
+        let lacking = self.acknowledged.missing(span).map(|s| s.len()).sum::<u64>();
+        assert_eq!(lacking, span.len(), "{span:?} was acknowledged and is sent again");
+        assert!(self.sender.in_flight_bytes() <= MAX_WINDOW_BYTES);
+        self.sent_bytes += span.len();
+        let (session, want) = self.sender.newest_want();
+        let header = ChunkHeader {
+            stream: stream(),
+            version: self.version,
+            size_bytes: self.weather.size_bytes,
+            span,
+            session,
+            want,
+            codec: Codec::None,
+            digest: Digest([0; 32]),
+        };
+        assert!(header.is_sane());
+        let bytes = contents(self.version, span);
+        let rate = self.weather.bytes_per_second as f64;
+        let busy = Duration::from_secs_f64(span.len() as f64 / rate);
+        self.link_free = false;
+        self.schedule(busy, Event::SenderFree);
+        self.post(busy, Event::Chunk(header, bytes));
+    }
+
+    fn take_in(&mut self, header: ChunkHeader, bytes: Vec<u8>) {
+        if self.receiver.judge(&header) == Arrival::Lacking {
+            let Span { start, end } = header.span;
+            self.disk[start as usize..end as usize].copy_from_slice(&bytes);
+            self.on_disk.insert(header.span);
+            self.receiver.stored(self.now, &header, bytes.len() as u64);
+        }
+    }
+
+    fn handle(&mut self, event: Event) {
+        match event {
+            Event::Want(want) => self.hear(want),
+            Event::Offer(offer) => {
+                if self.receiver.on_offer(self.now, &offer) == OfferNews::Replaced {
+                    self.on_disk = RangeSet::new();
+                }
+            }
+            Event::Chunk(header, bytes) => self.take_in(header, bytes),
+            Event::SenderFree => {
+                self.link_free = true;
+                self.transmit();
+            }
+            Event::Wake => {}
+            Event::ReceiverRestart => {
+                self.session += 1;
+                let fresh = Receiver::new(stream(), self.session, None);
+                self.receiver = match self.receiver.source() {
+                    Some((version, size)) => fresh.resume(version, size, self.on_disk.clone()),
+                    None => fresh,
+                };
+            }
+            Event::SenderRestart => {
+                self.sender = Sender::new(self.version, self.weather.size_bytes);
+                self.acknowledged = RangeSet::new();
+            }
+            Event::Replace => {
+                self.version += 1;
+                self.handle(Event::SenderRestart);
+            }
+        }
+        if let Some(want) = self.receiver.poll(self.now) {
+            self.post(Duration::ZERO, Event::Want(want));
+        }
+    }
+
+    fn is_done(&self) -> bool {
+        self.receiver.is_full()
+            && self.receiver.digest().is_some()
+            && self.receiver.source().is_some_and(|(version, _)| version == self.version)
+    }
+
+    /// Runs until everything arrived.
+    fn run(mut self) -> Self {
+        self.handle(Event::Wake);
+        while !self.is_done() {
+            let wake = self.receiver.wake_at();
+            let next = self.events.peek().map(|Reverse((at, _))| *at);
+            match next {
+                Some(at) if at <= wake => {
+                    let Some(Reverse((at, number))) = self.events.pop() else { unreachable!() };
+                    self.now = at;
+                    let event = self.payloads.remove(&number).unwrap();
+                    self.handle(event);
+                }
+                _ => {
+                    assert!(wake > self.now, "the receiver spins");
+                    self.now = wake;
+                    self.handle(Event::Wake);
+                }
+            }
+            assert!(self.now < Duration::from_secs(600), "stuck: {:?}", self.receiver);
+        }
+        let whole = contents(self.version, Span::new(0, self.weather.size_bytes));
+        assert!(self.disk == whole, "the bytes are not those of version {}", self.version);
+        self
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(256))]
+    #[test]
+    fn every_byte_arrives_in_any_weather(weather in any_weather()) {
+        World::new(weather).run();
+    }
+}
+
+#[test]
+fn in_fair_weather_nothing_is_sent_twice() {
+    let world = World::new(Weather::fair(50 << 20)).run();
+    assert_eq!(world.sent_bytes, 50 << 20);
+}
+
+#[test]
+fn a_fair_link_is_kept_busy() {
+    let world = World::new(Weather::fair(50 << 20)).run();
+    let ideal = Duration::from_secs_f64((50 << 20) as f64 / 1e8);
+    assert!(world.now < ideal.mul_f64(1.1), "{:?} instead of {ideal:?}", world.now);
+}
+
+#[test]
+fn a_lost_chunk_costs_no_timeout() {
+    // One percent lost, half a second of transfer: waiting for silence even once
+    // per loss would show.
+    let weather = Weather { lost_percent: 1, ..Weather::fair(50 << 20) };
+    let fair = World::new(Weather::fair(50 << 20)).run();
+    let world = World::new(weather).run();
+    assert!(world.now < fair.now + Duration::from_millis(500), "{:?}", world.now);
+    assert!(world.sent_bytes < (50 << 20) * 103 / 100, "{}", world.sent_bytes);
+}
+
+#[test]
+fn a_restarted_receiver_is_sent_again_at_most_a_window() {
+    let weather = Weather { receiver_restarts: vec![250], ..Weather::fair(50 << 20) };
+    let world = World::new(weather).run();
+    assert!(world.sent_bytes > 50 << 20, "nothing was in flight: the test shows nothing");
+    assert!(world.sent_bytes <= (50 << 20) + MAX_WINDOW_BYTES);
+}
+
+#[test]
+fn a_dark_link_costs_at_most_a_window_and_its_own_time() {
+    let weather = Weather { dark_ms: (200, 900), ..Weather::fair(50 << 20) };
+    let world = World::new(weather).run();
+    // Wants that go into the dark ask anew; they are lost together with the chunks.
+    assert!(world.sent_bytes <= (50 << 20) + 2 * MAX_WINDOW_BYTES);
+    assert!(world.now < Duration::from_millis(2500), "{:?}", world.now);
+}
+
+#[test]
+fn a_slow_link_is_not_flooded() {
+    let weather = Weather { bytes_per_second: 1_000_000, ..Weather::fair(5 << 20) };
+    let world = World::new(weather).run();
+    assert_eq!(world.sent_bytes, 5 << 20, "patience ran out although chunks kept coming");
+}
