@@ -1,3 +1,4 @@
+# shellcheck shell=bash
 # The root file system that every lab host lies over: Debian 13 with podman and
 # runc, and CRIU from Debian testing, because 13's own cannot dump a TCP socket
 # on kernels from 6.16 on. Built once per recipe, kept in $LAB_CACHE.

@@ -1,3 +1,4 @@
+# shellcheck shell=bash
 # Hosts: start, enter, end. A host is what lives in the cgroup $cgroup/HOST.
 #
 # Sourced by scripts/lab, which sets $lab, $state and $cgroup.
@@ -126,7 +127,7 @@ enter() {
   for signal in "${passed[@]}"; do trap "pass_on $signal $outer" "$signal"; done
   while :; do
     code=0
-    wait "$outer" || code=$?
+    wait "$outer" 2>/dev/null || code=$? # no "Killed" from bash
     kill -0 "$outer" 2>/dev/null || return "$code"
   done
 }

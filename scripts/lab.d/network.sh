@@ -1,3 +1,4 @@
+# shellcheck shell=bash
 # The lab's network: one switch (a bridge in a namespace that a process of its own
 # holds), a veth from it into each host, and in the host a bridge br0 that has the
 # host's address and will have its containers' links.

@@ -1,1 +1,58 @@
-workload() { die "not yet"; }
+# shellcheck shell=bash
+# The demo's workload: static binaries of tests/workload, and the counter as a
+# container image that no registry is needed for.
+#
+# Sourced by scripts/lab.
+
+# Builds counter, observe and counter.tar in the folder $1, unless they are there
+# and made from the present sources. The same sources and compiler give the same
+# bytes, and so the same image id.
+workload() {
+  local out=${1:-$LAB_REPO/target/workload} source=$LAB_REPO/tests/workload made name
+  mkdir -p "$out"
+  out=$(cd "$out" && pwd)
+  made=$( { rustc -vV && declare -f build_workload pack_image && cat "$source"/*.rs; } | sha256sum)
+  exec 7>>"$out/.lock"
+  flock 7
+  if [[ $made != "$(cat "$out/.made" 2>/dev/null)" ]]; then
+    rm -f "$out/.made"
+    for name in counter observe; do build_workload "$source/$name.rs" "$out/$name"; done
+    pack_image counter "$out/counter" "$out/counter.tar"
+    echo "$made" >"$out/.made"
+  fi
+  exec 7>&-
+}
+
+# Compiles the single-file program $1 to the static binary $2.
+build_workload() {
+  (cd "$(dirname "$1")" && rustc --edition 2024 -D warnings -O -C target-feature=+crt-static -C strip=symbols \
+    --remap-path-prefix "$PWD=." -o "$2.new" "$(basename "$1")") || die "$1 does not compile"
+  mv "$2.new" "$2"
+}
+
+# Packs the binary $2 as the docker-archive $3 of the image localhost/$1:1. Its id
+# is the SHA-256 of its config.
+pack_image() {
+  local name=$1 binary=$2 archive=$3 work layer config arch
+  local plain=(tar --format=ustar --sort=name --mtime=@0 --owner=0 --group=0 --numeric-owner)
+  case $(uname -m) in
+    x86_64) arch=amd64 ;;
+    aarch64) arch=arm64 ;;
+    *) arch=$(uname -m) ;;
+  esac
+  work=$(mktemp -d "$archive.XXXXXX")
+  mkdir -m 755 "$work/root" "$work/image"
+  install -m 755 "$binary" "$work/root/$name"
+  "${plain[@]}" -C "$work/root" -cf "$work/layer.tar" "$name"
+  layer=$(sha256sum "$work/layer.tar" | cut -d' ' -f1)
+  printf '{"architecture":"%s","config":{"Entrypoint":["/%s"],"WorkingDir":"/"},"created":"1970-01-01T00:00:00Z","history":[{"created":"1970-01-01T00:00:00Z","created_by":"scripts/lab workload"}],"os":"linux","rootfs":{"diff_ids":["sha256:%s"],"type":"layers"}}' \
+    "$arch" "$name" "$layer" >"$work/config"
+  config=$(sha256sum "$work/config" | cut -d' ' -f1)
+  mv "$work/layer.tar" "$work/image/$layer.tar"
+  mv "$work/config" "$work/image/$config.json"
+  printf '[{"Config":"%s.json","RepoTags":["localhost/%s:1"],"Layers":["%s.tar"]}]' "$config" "$name" "$layer" >"$work/image/manifest.json"
+  chmod 644 "$work"/image/*
+  "${plain[@]}" -C "$work/image" -cf "$work/archive" manifest.json "$config.json" "$layer.tar"
+  mv "$work/archive" "$archive"
+  rm -rf "$work"
+}
