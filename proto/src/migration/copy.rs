@@ -1,0 +1,235 @@
+//! One container on one node: the ledger's row, and what is in hand besides.
+//!
+//! [`source`](super::source), [`target`](super::target) and
+//! [`owner`](super::owner) say what an order, the end of a call or a look at the
+//! kernel means in each role; this file holds what they share.
+
+use super::event::{Call, Effect, Outcome, Plan, Report, Sight};
+use super::record::{Phase, Record, Role};
+use crate::container::Execution;
+use crate::id::{Digest, Epoch};
+
+/// How often a target that was told to open restores its image again under an
+/// untouched guard before it gives the copy up as gone.
+const REOPEN_LIMIT: u8 = 3;
+
+/// A container on this node, as the machines work on it.
+#[derive(Debug, Clone)]
+pub(super) struct Copy {
+    /// The row, as it was last persisted.
+    pub(super) record: Record,
+    /// The call that is under way.
+    pub(super) call: Option<(u64, Call)>,
+    /// What the kernel showed last.
+    pub(super) execution: Execution,
+    /// Source: the epoch that it is armed, or arming, for, and how.
+    pub(super) arming: Option<(Epoch, Plan)>,
+    /// The epoch for which everything before the freeze is done.
+    pub(super) ready: Option<Epoch>,
+    /// Looks older than this were taken before the last change and prove nothing.
+    pub(super) stale_before: u64,
+    /// How often the gate was built again after a commit.
+    pub(super) reopened: u8,
+    /// The exit code of a container that ended by itself.
+    pub(super) exit_code: Option<i32>,
+}
+
+/// Collects the effects of one step, and numbers calls and looks.
+#[derive(Debug, Default)]
+pub(super) struct Hand {
+    /// What is asked, in order.
+    pub(super) effects: Vec<Effect>,
+    /// The last number given.
+    pub(super) number: u64,
+    /// Containers whose report is due.
+    pub(super) must_report: bool,
+}
+
+impl Hand {
+    pub(super) fn next(&mut self) -> u64 {
+        self.number += 1;
+        self.number
+    }
+}
+
+impl Copy {
+    pub(super) fn new(record: Record) -> Self {
+        Self {
+            record,
+            call: None,
+            execution: Execution::Absent,
+            arming: None,
+            ready: None,
+            stale_before: 0,
+            reopened: 0,
+            exit_code: None,
+        }
+    }
+
+    /// Persists a new phase and tells the controller.
+    pub(super) fn enter(&mut self, hand: &mut Hand, phase: Phase) {
+        self.record.phase = phase;
+        self.persist(hand);
+    }
+
+    /// Persists a new phase with the reason that people will read.
+    pub(super) fn enter_because(&mut self, hand: &mut Hand, phase: Phase, reason: impl Into<String>) {
+        self.record.reason = Some(reason.into());
+        self.enter(hand, phase);
+    }
+
+    /// Persists the row as it is and tells the controller.
+    pub(super) fn persist(&mut self, hand: &mut Hand) {
+        hand.effects.push(Effect::Persist(Box::new(self.record.clone())));
+        self.stale_before = hand.next();
+        hand.must_report = true;
+    }
+
+    /// Asks the engine, in place of whatever was under way.
+    pub(super) fn ask(&mut self, hand: &mut Hand, call: Call) {
+        let number = hand.next();
+        self.call = Some((number, call.clone()));
+        self.stale_before = number;
+        hand.effects.push(Effect::Call { record: Box::new(self.record.clone()), number, call });
+    }
+
+    /// What the controller is told.
+    pub(super) fn report(&self) -> Report {
+        Report {
+            container: self.record.spec.id,
+            epoch: self.record.epoch,
+            phase: self.record.phase,
+            role: self.record.role,
+            peer: self.record.peer.clone(),
+            ready: self.ready,
+            is_busy: self.call.is_some(),
+            image: self.record.image,
+            reason: self.record.reason.clone(),
+            exit_code: self.exit_code,
+        }
+    }
+
+    /// Takes a new epoch: what was known of the last attempt is no longer of use.
+    pub(super) fn adopt_epoch(&mut self, epoch: Epoch) {
+        self.record.epoch = epoch;
+        self.record.peer = None;
+        self.record.image = None;
+        self.record.reason = None;
+        self.record.bwlimit = None;
+        self.record.mode = Default::default();
+        self.record.role = Role::Owner;
+        self.ready = None;
+        self.reopened = 0;
+        self.exit_code = None;
+    }
+
+    /// A call ended. Calls that were replaced answer in vain.
+    pub(super) fn done(&mut self, hand: &mut Hand, number: u64, outcome: Outcome) {
+        let Some((under_way, call)) = self.call.take() else { return };
+        if under_way != number {
+            self.call = Some((under_way, call));
+            return;
+        }
+        self.stale_before = hand.next();
+        match (call, self.record.phase, outcome) {
+            (Call::Create, Phase::Creating, Outcome::Done) => self.enter(hand, Phase::Stopped),
+            (Call::Create, Phase::Creating, Outcome::Failed(why)) => self.give_up(hand, why),
+            (Call::Start, Phase::Starting, Outcome::Done) => self.enter(hand, Phase::Active),
+            (Call::Start, Phase::Starting, Outcome::Failed(why)) => {
+                self.enter_because(hand, Phase::Ran, why);
+            }
+            (Call::Arm(_), _, outcome) => self.armed(hand, outcome),
+            (Call::Freeze, Phase::Arming, outcome) => self.dumped(hand, outcome),
+            (Call::Thaw, Phase::Kept | Phase::Thawing, Outcome::Done) => {
+                self.arming = None;
+                self.ready = None;
+                self.enter(hand, Phase::Active);
+            }
+            (Call::Prepare, Phase::Preparing, outcome) => self.prepared(hand, outcome),
+            (Call::Fetch, Phase::Preparing, outcome) => self.fetched(hand, outcome),
+            (Call::Stage, _, outcome) => self.staged(hand, outcome),
+            (Call::Open, Phase::Opening, Outcome::Done) => self.enter(hand, Phase::Active),
+            // What a failed thaw, opening, stop or removal left, the next look shows.
+            (_, _, Outcome::Failed(why)) => {
+                self.record.reason = Some(why);
+                hand.must_report = true;
+            }
+            _ => hand.must_report = true,
+        }
+    }
+
+    /// Compares the ledger with the kernel, when nothing is under way that would explain a difference.
+    ///
+    /// This is the whole of recovery: a start and a tick take the same path.
+    pub(super) fn reconcile(&mut self, hand: &mut Hand, look: u64, sight: Option<Sight>) {
+        if self.call.is_some() || look <= self.stale_before {
+            return;
+        }
+        let has_trace = sight.is_some();
+        let sight = sight.unwrap_or(Sight {
+            execution: Execution::Absent,
+            is_guarded: true,
+            exit_code: None,
+        });
+        self.execution = sight.execution;
+        match (self.record.phase, sight.execution) {
+            (Phase::Creating, _) => self.ask(hand, Call::Create),
+            (Phase::Starting, Execution::Running) => self.ask(hand, Call::Start),
+            (Phase::Arming, _) => self.keep(hand, "the agent restarted while it dumped"),
+            (Phase::Kept | Phase::Thawing | Phase::Active, Execution::Frozen) => {
+                self.ask(hand, Call::Thaw);
+            }
+            // The thaw may have been cut short after the processes ran: it is asked again
+            // because it also attaches the address.
+            (Phase::Kept | Phase::Thawing, Execution::Running) => self.ask(hand, Call::Thaw),
+            (Phase::Starting | Phase::Kept | Phase::Thawing | Phase::Active, _)
+                if sight.execution == Execution::Absent =>
+            {
+                self.exit_code = sight.exit_code;
+                self.enter(hand, Phase::Ran);
+            }
+            (Phase::Frozen, Execution::Absent) => {
+                self.enter_because(hand, Phase::Dead, "its frozen processes are gone");
+            }
+            (Phase::Preparing, _) if self.ready.is_none() => self.ask(hand, Call::Prepare),
+            (Phase::Preparing, _) => self.ask(hand, Call::Fetch),
+            (Phase::Staged, execution) if execution != Execution::Gated => {
+                self.enter_because(hand, Phase::Dead, "the copy at the gate is gone");
+                self.ask(hand, Call::Destroy);
+            }
+            (Phase::Opening, Execution::Absent) => self.reopen(hand, sight),
+            (Phase::Opening, _) => self.ask(hand, Call::Open),
+            (Phase::Stopped, Execution::Running | Execution::Frozen) => self.ask(hand, Call::Stop),
+            (Phase::Frozen, Execution::Running) => self.ask(hand, Call::Hold),
+            (Phase::Gone, _) if has_trace => self.ask(hand, Call::Destroy),
+            // A source keeps the files of a copy that died frozen: the container can be
+            // started from them when its target died too.
+            (Phase::Dead | Phase::DeadUnknown, _)
+                if has_trace && self.record.role == Role::Target =>
+            {
+                self.ask(hand, Call::Destroy);
+            }
+            (Phase::UnknownRunning | Phase::UnknownFrozen, Execution::Absent) => {
+                self.enter(hand, Phase::UnknownAbsent);
+            }
+            _ => {}
+        }
+    }
+
+    /// Told to open, and the copy is gone. As long as nobody can have seen it run,
+    /// the same image is the same container: it is built once more.
+    fn reopen(&mut self, hand: &mut Hand, sight: Sight) {
+        if sight.is_guarded && self.reopened < REOPEN_LIMIT {
+            self.reopened += 1;
+            self.ask(hand, Call::Stage);
+        } else {
+            self.exit_code = sight.exit_code;
+            self.enter_because(hand, Phase::Ran, "the copy ended while its gate opened");
+        }
+    }
+
+    /// True when the image that the target staged, or the source dumped, is that one.
+    pub(super) fn holds_image(&self, image: Digest) -> bool {
+        self.record.image == Some(image)
+    }
+}

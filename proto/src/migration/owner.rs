@@ -1,0 +1,53 @@
+//! The owner at rest: make, start, stop, remove.
+
+use super::copy::{Copy, Hand};
+use super::event::Call;
+use super::record::{Phase, Role};
+use crate::container::Execution;
+use crate::id::Epoch;
+
+impl Copy {
+    /// Told to start what is here and does not run. A start is a new epoch: whatever
+    /// an older one left anywhere can never be mistaken for it.
+    pub(super) fn on_start(&mut self, hand: &mut Hand, epoch: Epoch) {
+        let is_here = match self.record.phase {
+            Phase::Stopped | Phase::Ran => true,
+            Phase::Dead => self.record.role == Role::Owner,
+            _ => false,
+        };
+        if epoch > self.record.epoch && is_here {
+            self.adopt_epoch(epoch);
+            self.enter(hand, Phase::Starting);
+            self.ask(hand, Call::Start);
+        }
+    }
+
+    /// Told to stop. Persisted first, so that a restart in between stops it again.
+    pub(super) fn on_stop(&mut self, hand: &mut Hand, epoch: Epoch) {
+        let may = matches!(self.record.phase, Phase::Active | Phase::Kept | Phase::Starting);
+        if epoch == self.record.epoch && may {
+            self.enter(hand, Phase::Stopped);
+            self.ask(hand, Call::Stop);
+        }
+    }
+
+    /// Told to remove, whether it runs or not; never in the middle of a move.
+    pub(super) fn on_remove(&mut self, hand: &mut Hand, epoch: Epoch) {
+        use Phase::{Active, Creating, Dead, Kept, Ran, Starting, Stopped};
+        let may =
+            matches!(self.record.phase, Creating | Starting | Active | Kept | Stopped | Ran | Dead);
+        if epoch >= self.record.epoch && may {
+            self.record.epoch = epoch;
+            self.enter(hand, Phase::Gone);
+            self.ask(hand, Call::Destroy);
+        }
+    }
+
+    /// After a lost ledger: told that what runs here is rightly here.
+    pub(super) fn on_adopt(&mut self, hand: &mut Hand, epoch: Epoch) {
+        if self.record.phase == Phase::UnknownRunning && self.execution == Execution::Running {
+            self.record.epoch = epoch;
+            self.enter(hand, Phase::Active);
+        }
+    }
+}
