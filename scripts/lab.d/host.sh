@@ -66,16 +66,17 @@ cgroup_pids() {
 # Prints the pids outside the cgroup $1 that hold a network or mount namespace of
 # the processes in it (an nsenter by hand): they would keep links and mounts alive.
 namespace_guests() {
-  cgroup_pids "$1" | awk -v own="$(readlink /proc/self/ns/net) $(readlink /proc/self/ns/mnt)" '
-    BEGIN { split(own, o, " "); for (i in o) machine[o[i]] = 1
-      find = "find /proc/[0-9]*/ns/ ( -name net -o -name mnt ) -printf \"%p %l\\n\" 2>/dev/null"
-      gsub(/[()]/, "\\\\&", find) }
-    { inside[$1] = 1 }
-    END {
-      while ((find | getline line) > 0) { split(line, f, " "); split(f[1], p, "/"); held[f[1]] = f[2]; pid[f[1]] = p[3] }
-      for (f in held) if (pid[f] in inside && !(held[f] in machine)) lab[held[f]] = 1
-      for (f in held) if (!(pid[f] in inside) && held[f] in lab) print pid[f]
-    }' | sort -u
+  { find /proc/[0-9]*/ns \( -name net -o -name mnt \) -printf '%p %l\n' 2>/dev/null || true; } \
+    | awk -v members="$(cgroup_pids "$1" | tr '\n' ' ')" -v ours="$(readlink /proc/self/ns/net /proc/self/ns/mnt | tr '\n' ' ')" '
+      BEGIN {
+        split(members, list, " "); for (i in list) inside[list[i]] = 1
+        split(ours, list, " "); for (i in list) machine[list[i]] = 1
+      }
+      { split($1, path, "/"); pid = path[3] }
+      machine[$2] { next }
+      pid in inside { lab[$2] = 1; next }
+      { holders[$2] = holders[$2] " " pid }
+      END { for (namespace in holders) if (namespace in lab) print holders[namespace] }'
 }
 
 # Kills all that lives in a cgroup or holds a namespace of it, waits for the end,
