@@ -16,8 +16,24 @@
 //! whatever an earlier life left behind. A step that is dropped (cancelled) may
 //! leave things half made; `thaw` and `destroy` clear up after any step.
 
+pub(crate) mod cgroup;
+mod cold;
+pub(crate) mod containers;
+mod images;
+pub(crate) mod layout;
+mod libpod;
+mod podman;
+mod removal;
+mod service;
+mod source;
+mod target;
+
 use std::future::Future;
 use std::path::Path;
+
+pub use layout::EngineConfig;
+pub(crate) use layout::find_criu;
+pub use podman::Podman;
 
 use godwit_proto::container::{ContainerSpec, Execution, Mode};
 use godwit_proto::id::{ContainerId, ImageId};
@@ -126,4 +142,31 @@ pub trait Engine: Send + Sync + 'static {
     ///
     /// Never blocks on a gated container.
     fn observe(&self) -> impl Future<Output = Result<Vec<Observed>, EngineError>> + Send;
+}
+
+#[cfg(test)]
+pub(crate) mod testing {
+    use godwit_proto::container::{Address, ContainerSpec, Limits};
+
+    /// A container of the default tenant, with nothing special about it.
+    pub(crate) fn spec() -> ContainerSpec {
+        let image = "ab".repeat(32).parse().expect("image");
+        ContainerSpec {
+            id: "6f1d1c1e-1111-4222-8333-444455556666".parse().expect("id"),
+            tenant: "default".parse().expect("tenant"),
+            name: "counter".parse().expect("name"),
+            image,
+            image_name: "localhost/counter:1".into(),
+            args: Vec::new(),
+            env: Default::default(),
+            labels: Default::default(),
+            limits: Limits::default(),
+            address: Address {
+                ip: [10, 77, 0, 50].into(),
+                prefix: 24,
+                mac: [2, 0x77, 0, 0, 0, 0x50],
+                gateway: None,
+            },
+        }
+    }
 }

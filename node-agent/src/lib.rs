@@ -1,1 +1,5 @@
 //! placeholder
+
+pub mod criu;
+pub mod engine;
+pub mod network;

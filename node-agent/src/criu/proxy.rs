@@ -1,0 +1,286 @@
+//! The rules of the proxy between runc and criu, without a descriptor in sight.
+//!
+//! ```text
+//! Working ─ post-restore ─► Asked ─ runc says yes ─► Gated ─ commit ─► Opened ─► Ended
+//!    │                        │ runc says no, or         │ abort, or
+//!    │                        │ agent or runc gone       │ agent or runc gone
+//!    └── agent gone ──────────┴──────────► Refused ◄─────┘
+//! ```
+//!
+//! The one rule above all: `post-restore` is answered with yes only in `Gated`, and only
+//! on the word `commit`. After that nobody may stop the restore: when runc dies, the proxy
+//! answers in its stead; when criu dies, what it had built is killed.
+
+use super::message::{NOTIFY, Request, Response};
+use super::word::{Kind, Order, Report};
+
+/// The point at which every process is rebuilt and none runs.
+const GATE: &str = "post-restore";
+
+/// What happened at one of the three ends.
+#[derive(Debug)]
+pub(crate) enum Event<'a> {
+    /// criu sent a message.
+    Criu(&'a Response),
+    /// criu closed its end.
+    CriuGone,
+    /// runc sent a message.
+    Runc(&'a Request),
+    /// runc closed its end.
+    RuncGone,
+    /// The agent sent a word.
+    Agent(Order),
+    /// The agent closed its end.
+    AgentGone,
+}
+
+/// What is to be done about it, in order.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum Action {
+    /// Carry the message that just came, with its descriptors, to the other side.
+    Forward,
+    /// Answer criu's notification in runc's stead.
+    Answer(bool),
+    /// Tell the agent.
+    Tell(Report),
+    /// Kill the container's first process, and with it its pid namespace.
+    Kill(i32),
+    /// Close the way to criu: it gives up.
+    Hang,
+    /// Nothing is left to do.
+    End,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Phase {
+    Working,
+    Asked,
+    Gated,
+    Opened,
+    Refused,
+    Ended,
+}
+
+/// The proxy of one dump or restore.
+#[derive(Debug)]
+pub(crate) struct Proxy {
+    kind: Kind,
+    phase: Phase,
+    /// The container's first process, once criu has made it.
+    init: Option<i32>,
+    has_runc: bool,
+}
+
+impl Proxy {
+    /// A proxy whose request goes to criu now.
+    pub(crate) fn new(kind: Kind) -> Self {
+        Self { kind, phase: Phase::Working, init: None, has_runc: true }
+    }
+
+    /// What to do about `event`.
+    pub(crate) fn step(&mut self, event: &Event<'_>) -> Vec<Action> {
+        match event {
+            Event::Criu(response) if response.kind == NOTIFY => self.notified(response),
+            Event::Criu(response) => {
+                self.phase = Phase::Ended;
+                vec![Action::Tell(Report::Done { success: response.success }), Action::Forward]
+            }
+            Event::CriuGone => self.criu_gone(),
+            Event::Runc(answer) if self.phase == Phase::Asked => {
+                if answer.notify_success == Some(true) {
+                    self.phase = Phase::Gated;
+                    vec![Action::Tell(Report::Staged)]
+                } else {
+                    self.refuse()
+                }
+            }
+            // criu has its answer already: a second one would be taken for the next question's.
+            Event::Runc(_) if self.phase == Phase::Refused => Vec::new(),
+            Event::Runc(_) => vec![Action::Forward],
+            Event::RuncGone => self.runc_gone(),
+            Event::Agent(Order::Commit) if self.phase == Phase::Gated => {
+                self.phase = Phase::Opened;
+                vec![Action::Answer(true)]
+            }
+            Event::Agent(_) | Event::AgentGone => self.agent_left(),
+        }
+    }
+
+    fn notified(&mut self, response: &Response) -> Vec<Action> {
+        let notify = response.notify.clone().unwrap_or_default();
+        let script = notify.script.unwrap_or_default();
+        if self.kind == Kind::Restore {
+            self.init = notify.pid.filter(|pid| *pid > 0).or(self.init);
+        }
+        let at_gate = self.kind == Kind::Restore && script == GATE;
+        let mut actions = vec![Action::Tell(Report::Notify { script })];
+        match self.phase {
+            Phase::Refused => actions.push(Action::Answer(false)),
+            Phase::Working if at_gate => {
+                self.phase = Phase::Asked;
+                actions.push(Action::Forward);
+            }
+            // A second gate in one restore: criu would run on our answer to the first.
+            Phase::Asked | Phase::Gated => actions.extend(self.refuse()),
+            _ if self.has_runc => actions.push(Action::Forward),
+            _ => actions.push(Action::Answer(self.phase == Phase::Opened)),
+        }
+        actions
+    }
+
+    fn criu_gone(&mut self) -> Vec<Action> {
+        if self.phase == Phase::Ended {
+            return vec![Action::End];
+        }
+        self.phase = Phase::Ended;
+        let mut actions: Vec<Action> = self.init.map(Action::Kill).into_iter().collect();
+        actions.extend([Action::Tell(Report::CriuDied), Action::End]);
+        actions
+    }
+
+    fn runc_gone(&mut self) -> Vec<Action> {
+        self.has_runc = false;
+        let mut actions = vec![Action::Tell(Report::RuncGone)];
+        match self.phase {
+            Phase::Asked | Phase::Gated => actions.extend(self.refuse()),
+            Phase::Working => actions.push(Action::Hang),
+            Phase::Opened | Phase::Refused | Phase::Ended => {}
+        }
+        actions
+    }
+
+    fn agent_left(&mut self) -> Vec<Action> {
+        match (self.phase, self.kind) {
+            (Phase::Asked | Phase::Gated, _) => self.refuse(),
+            (Phase::Working, Kind::Restore) => {
+                self.phase = Phase::Refused;
+                Vec::new()
+            }
+            // A dump leaves its container as it was: it may end by itself.
+            _ => Vec::new(),
+        }
+    }
+
+    fn refuse(&mut self) -> Vec<Action> {
+        self.phase = Phase::Refused;
+        vec![Action::Answer(false)]
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::message::{Notify, RESTORE};
+    use super::*;
+
+    fn notify(script: &str) -> Response {
+        let notify = Notify { script: Some(script.into()), pid: Some(42) };
+        Response { kind: NOTIFY, success: true, notify: Some(notify) }
+    }
+    fn told(script: &str) -> Action {
+        Action::Tell(Report::Notify { script: script.into() })
+    }
+    fn says(success: bool) -> Request {
+        Request { kind: NOTIFY, opts: None, notify_success: Some(success) }
+    }
+    fn done(success: bool) -> Response {
+        Response { kind: RESTORE, success, notify: None }
+    }
+    fn asked() -> Proxy {
+        let mut proxy = Proxy::new(Kind::Restore);
+        let actions = proxy.step(&Event::Criu(&notify(GATE)));
+        assert_eq!(actions, [told(GATE), Action::Forward]);
+        proxy
+    }
+    fn gated() -> Proxy {
+        let mut proxy = asked();
+        assert_eq!(proxy.step(&Event::Runc(&says(true))), [Action::Tell(Report::Staged)]);
+        proxy
+    }
+
+    #[test]
+    fn a_restore_runs_only_when_the_agent_commits() {
+        let mut proxy = gated();
+        assert_eq!(proxy.step(&Event::Agent(Order::Commit)), [Action::Answer(true)]);
+        assert_eq!(
+            proxy.step(&Event::Criu(&done(true))),
+            [Action::Tell(Report::Done { success: true }), Action::Forward]
+        );
+        assert_eq!(proxy.step(&Event::CriuGone), [Action::End]);
+    }
+
+    #[test]
+    fn whoever_leaves_at_the_gate_refuses() {
+        for mut proxy in [asked(), gated()] {
+            assert_eq!(proxy.step(&Event::AgentGone), [Action::Answer(false)]);
+        }
+        for mut proxy in [asked(), gated()] {
+            let actions = proxy.step(&Event::RuncGone);
+            assert_eq!(actions, [Action::Tell(Report::RuncGone), Action::Answer(false)]);
+        }
+        assert_eq!(gated().step(&Event::Agent(Order::Abort)), [Action::Answer(false)]);
+    }
+
+    #[test]
+    fn a_commit_before_the_gate_never_opens_it() {
+        for mut proxy in [Proxy::new(Kind::Restore), asked()] {
+            let actions = proxy.step(&Event::Agent(Order::Commit));
+            assert!(!actions.contains(&Action::Answer(true)));
+            let later = proxy.step(&Event::Criu(&notify(GATE)));
+            assert_eq!(later, [told(GATE), Action::Answer(false)]);
+        }
+    }
+
+    #[test]
+    fn a_refused_restore_stays_refused() {
+        let mut proxy = gated();
+        proxy.step(&Event::AgentGone);
+        assert_eq!(proxy.step(&Event::Agent(Order::Commit)), []);
+        assert_eq!(proxy.step(&Event::Runc(&says(true))), []);
+        assert_eq!(proxy.step(&Event::Criu(&notify("x"))), [told("x"), Action::Answer(false)]);
+    }
+
+    #[test]
+    fn an_agent_that_leaves_early_is_answered_for_at_the_gate() {
+        let mut proxy = Proxy::new(Kind::Restore);
+        assert_eq!(proxy.step(&Event::AgentGone), []);
+        assert_eq!(proxy.step(&Event::Criu(&notify(GATE))), [told(GATE), Action::Answer(false)]);
+    }
+
+    #[test]
+    fn a_runc_that_says_no_is_believed() {
+        assert_eq!(asked().step(&Event::Runc(&says(false))), [Action::Answer(false)]);
+    }
+
+    #[test]
+    fn after_a_commit_the_proxy_stands_in_for_runc() {
+        let mut proxy = gated();
+        proxy.step(&Event::Agent(Order::Commit));
+        assert_eq!(proxy.step(&Event::RuncGone), [Action::Tell(Report::RuncGone)]);
+        let actions = proxy.step(&Event::Criu(&notify("network-unlock")));
+        assert_eq!(actions, [told("network-unlock"), Action::Answer(true)]);
+    }
+
+    #[test]
+    fn when_criu_dies_what_it_built_is_killed() {
+        let mut proxy = gated();
+        let expected = [Action::Kill(42), Action::Tell(Report::CriuDied), Action::End];
+        assert_eq!(proxy.step(&Event::CriuGone), expected);
+    }
+
+    #[test]
+    fn a_dump_has_no_gate_and_kills_nobody() {
+        let mut proxy = Proxy::new(Kind::Dump);
+        let point = notify(GATE);
+        assert_eq!(proxy.step(&Event::Criu(&point)), [told(GATE), Action::Forward]);
+        assert_eq!(proxy.step(&Event::AgentGone), []);
+        assert_eq!(proxy.step(&Event::CriuGone), [Action::Tell(Report::CriuDied), Action::End]);
+    }
+
+    #[test]
+    fn without_runc_criu_gives_up() {
+        let mut proxy = Proxy::new(Kind::Restore);
+        let actions = proxy.step(&Event::RuncGone);
+        assert_eq!(actions, [Action::Tell(Report::RuncGone), Action::Hang]);
+        assert_eq!(proxy.step(&Event::Criu(&notify("x"))), [told("x"), Action::Answer(false)]);
+    }
+}

@@ -1,0 +1,86 @@
+//! Where the engine keeps things, and whose names are whose.
+
+use std::path::{Path, PathBuf};
+
+use godwit_proto::id::ContainerId;
+
+/// What the agent's configuration says of the engine.
+#[derive(Debug, Clone)]
+pub struct EngineConfig {
+    /// Sockets, gates, the stand-in named `criu`: gone at a reboot. One for each agent on a host.
+    pub rundir: PathBuf,
+    /// Checkpoints and images on their way through podman: on a disk with room for them.
+    pub workdir: PathBuf,
+    /// The control group that podman's service and its children live in, and nothing else.
+    pub cgroup: String,
+    /// podman's binary.
+    pub podman: PathBuf,
+    /// The binary that stands in for `criu`: the agent's own.
+    pub shim: PathBuf,
+    /// The real criu.
+    pub criu: PathBuf,
+}
+
+impl EngineConfig {
+    /// The ordinary places of an agent that owns its host: `/run/godwit`, `/var/lib/godwit`.
+    pub fn standard(agent: PathBuf) -> Self {
+        Self {
+            rundir: "/run/godwit".into(),
+            workdir: "/var/lib/godwit/work".into(),
+            cgroup: "godwit-engine".into(),
+            podman: "podman".into(),
+            shim: agent,
+            criu: find_criu(),
+        }
+    }
+
+    /// podman's private socket.
+    pub(crate) fn socket(&self) -> PathBuf {
+        self.rundir.join("podman.sock")
+    }
+
+    /// Directories of the stand-in, one for each life of the service.
+    pub(crate) fn shims(&self) -> PathBuf {
+        self.rundir.join("criu")
+    }
+
+    /// Marks of copies that were staged and not opened.
+    pub(crate) fn gates(&self) -> PathBuf {
+        self.rundir.join("gated")
+    }
+
+    /// What the service's containers.conf adds to the host's.
+    pub(crate) fn containers_conf(&self) -> PathBuf {
+        self.rundir.join("containers.conf")
+    }
+}
+
+/// The real criu: where Debian puts it, and where a build from source does.
+pub(crate) fn find_criu() -> PathBuf {
+    let places = ["/usr/sbin/criu", "/usr/local/sbin/criu"];
+    places.iter().map(PathBuf::from).find(|p| p.exists()).unwrap_or_else(|| places[0].into())
+}
+
+/// Where podman keeps a container's own files (configuration, log, checkpoint).
+pub(crate) fn userdata(graphroot: &Path, podman_id: &str) -> PathBuf {
+    graphroot.join("overlay-containers").join(podman_id).join("userdata")
+}
+
+/// The control group of a container made with podman's `cgroupfs` manager.
+pub(crate) fn container_cgroup(podman_id: &str) -> String {
+    format!("libpod_parent/libpod-{podman_id}")
+}
+
+/// The first half of the ids of containers that the doctor makes for its probe.
+const PROBE: u64 = 0x6764_7764_d0c7_4000;
+
+/// An id for a container of the doctor's, which no agent takes for a tenant's.
+pub(crate) fn probe_id() -> ContainerId {
+    let (_, random) = uuid::Uuid::new_v4().as_u64_pair();
+    ContainerId(uuid::Uuid::from_u64_pair(PROBE, random))
+}
+
+/// True for the ids that [`probe_id`] gives.
+pub(crate) fn is_probe(id: ContainerId) -> bool {
+    id.0.as_u64_pair().0 == PROBE
+}

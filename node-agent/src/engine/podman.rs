@@ -1,0 +1,364 @@
+//! [`Engine`] on podman, runc and CRIU.
+//!
+//! Read [`super::service`] for who podman's processes belong to, [`super::source`] and
+//! [`super::target`] for the two ends of a hand-over, [`super::removal`] for clearing up.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::io;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use bollard::Docker;
+use godwit_proto::container::{ContainerSpec, Execution, Mode};
+use godwit_proto::id::{ContainerId, ImageId};
+use hyper::Method;
+use serde::Deserialize;
+use serde_json::json;
+
+use super::cgroup::{Cgroup, Hierarchy};
+use super::containers::{self, Stored};
+use super::layout::{self, EngineConfig};
+use super::libpod::Libpod;
+use super::service::Service;
+use super::target::Staged;
+use super::{Engine, EngineError, HeldImage, Observed};
+use crate::criu::gate::Gate;
+
+/// bollard's patience with one answer's headers.
+const ANSWER_SECONDS: u64 = 120;
+/// How long podman is asked about a container that has ended before the answer is done without.
+const ASIDE: Duration = Duration::from_secs(2);
+/// What an earlier life held at its gate dies within this.
+const EMPTY: Duration = Duration::from_secs(10);
+
+/// podman with runc and CRIU, its service owned by this value.
+pub struct Podman {
+    pub(super) config: EngineConfig,
+    pub(super) hierarchy: Hierarchy,
+    pub(super) gate: Arc<Gate>,
+    pub(super) graphroot: PathBuf,
+    pub(super) libpod: Libpod,
+    pub(super) docker: Docker,
+    staged: Mutex<BTreeMap<ContainerId, Staged>>,
+    service: Service,
+}
+
+/// What is read of `podman info`.
+#[derive(Deserialize)]
+struct Info {
+    store: Store,
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct Store {
+    graph_root: PathBuf,
+    graph_driver_name: String,
+}
+
+impl Podman {
+    /// Kills what an earlier life of the agent left working or gated, and starts podman's service.
+    ///
+    /// Running and frozen containers are left as they are. Errors: `Io` where a directory
+    /// cannot be made or podman cannot be run, `Unreachable` where its service does not
+    /// answer, `Refused` where its storage is not overlay.
+    pub async fn start(config: EngineConfig) -> Result<Self, EngineError> {
+        let hierarchy = Hierarchy::find()?;
+        let gate = Gate::new(hierarchy.group(&config.cgroup));
+        let service = Service::start(config.clone(), &hierarchy, gate.clone()).await?;
+        let libpod = Libpod::new(config.socket());
+        let graphroot = storage(&libpod).await?;
+        gate.set_graphroot(graphroot.clone());
+        let socket = config.socket().display().to_string();
+        let version = bollard::API_DEFAULT_VERSION;
+        let docker = Docker::connect_with_unix(&socket, ANSWER_SECONDS, version)
+            .map_err(|error| EngineError::Unreachable { socket, source: io::Error::other(error) })?;
+        let podman = Self {
+            config,
+            hierarchy,
+            gate,
+            graphroot,
+            libpod,
+            docker,
+            staged: Mutex::default(),
+            service,
+        };
+        podman.kill_gated_before().await?;
+        Ok(podman)
+    }
+
+    /// Returns once podman's service answers (again). Cancel safe.
+    pub async fn ready(&self) -> Result<(), EngineError> {
+        self.service.ready().await
+    }
+
+    /// The pid of podman's service, for tests that kill it.
+    pub fn service_pid(&self) -> Option<u32> {
+        self.service.pid()
+    }
+
+    /// A copy that an earlier life held at its gate must not be taken for one that runs,
+    /// whatever is still unwinding it.
+    async fn kill_gated_before(&self) -> Result<(), EngineError> {
+        let dir = self.config.gates();
+        let failed = |source| EngineError::Io { what: format!("reading {}", dir.display()), source };
+        fs::create_dir_all(&dir).map_err(failed)?;
+        for stored in self.stored()? {
+            if self.is_marked(stored.id) {
+                self.cgroup(&stored).empty(EMPTY).await?;
+            }
+        }
+        for entry in fs::read_dir(&dir).map_err(failed)? {
+            fs::remove_file(entry.map_err(failed)?.path()).map_err(failed)?;
+        }
+        Ok(())
+    }
+
+    /// Our containers in podman's storage.
+    pub(super) fn stored(&self) -> Result<Vec<Stored>, EngineError> {
+        containers::list(&self.graphroot)
+    }
+
+    /// The container in podman's storage, if it is there.
+    pub(super) fn find(&self, id: ContainerId) -> Result<Option<Stored>, EngineError> {
+        containers::find(&self.graphroot, id)
+    }
+
+    /// The container in podman's storage; `Refused` when it is not there.
+    pub(super) fn must_find(&self, spec: &ContainerSpec, step: &str) -> Result<Stored, EngineError> {
+        self.find(spec.id)?.ok_or_else(|| EngineError::Refused {
+            what: format!("{step} container {}", spec.name),
+            message: "podman does not hold it".into(),
+        })
+    }
+
+    pub(super) fn cgroup(&self, stored: &Stored) -> Cgroup {
+        self.hierarchy.group(&layout::container_cgroup(&stored.podman_id))
+    }
+
+    pub(super) fn userdata(&self, stored: &Stored) -> PathBuf {
+        layout::userdata(&self.graphroot, &stored.podman_id)
+    }
+
+    pub(super) fn staged(&self) -> MutexGuard<'_, BTreeMap<ContainerId, Staged>> {
+        self.staged.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Marks the container as one that must not run: it is being staged.
+    pub(super) fn mark(&self, id: ContainerId) -> Result<(), EngineError> {
+        let file = self.config.gates().join(id.to_string());
+        fs::write(&file, "")
+            .map_err(|source| EngineError::Io { what: format!("writing {}", file.display()), source })
+    }
+
+    /// Takes the mark off; none is success.
+    pub(super) fn unmark(&self, id: ContainerId) -> Result<(), EngineError> {
+        let file = self.config.gates().join(id.to_string());
+        match fs::remove_file(&file) {
+            Err(source) if source.kind() != io::ErrorKind::NotFound => {
+                Err(EngineError::Io { what: format!("removing {}", file.display()), source })
+            }
+            _ => Ok(()),
+        }
+    }
+
+    fn is_marked(&self, id: ContainerId) -> bool {
+        self.config.gates().join(id.to_string()).exists()
+    }
+
+    /// What the kernel shows of the container.
+    pub(super) fn execution(&self, stored: &Stored) -> Result<Execution, EngineError> {
+        let cgroup = self.cgroup(stored);
+        let io = |source| EngineError::Io { what: format!("reading {}", cgroup.path().display()), source };
+        Ok(if !cgroup.is_populated().map_err(io)? {
+            Execution::Absent
+        } else if self.is_marked(stored.id) {
+            Execution::Gated
+        } else if cgroup.is_frozen().map_err(io)? {
+            Execution::Frozen
+        } else {
+            Execution::Running
+        })
+    }
+
+    /// The exit code that podman recorded, if it answers at once.
+    async fn exit_code(&self, stored: &Stored) -> Option<i64> {
+        let asked = self.docker.inspect_container(&stored.podman_id, None);
+        let state = tokio::time::timeout(ASIDE, asked).await.ok()?.ok()?.state?;
+        let ended = state.status == Some(bollard::models::ContainerStateStatusEnum::EXITED);
+        state.exit_code.filter(|_| ended)
+    }
+}
+
+/// Where podman keeps its storage, once it answers.
+async fn storage(libpod: &Libpod) -> Result<PathBuf, EngineError> {
+    let refused = |message: String| EngineError::Refused { what: "podman info".into(), message };
+    let answer = libpod.call(Method::GET, "info").await?.map_err(|r| r.into_error("podman info"))?;
+    let info: Info = serde_json::from_slice(&answer).map_err(|error| refused(error.to_string()))?;
+    if info.store.graph_driver_name != "overlay" {
+        let driver = info.store.graph_driver_name;
+        return Err(refused(format!(
+            "its storage driver is {driver}: set `driver = \"overlay\"` in /etc/containers/storage.conf"
+        )));
+    }
+    Ok(info.store.graph_root)
+}
+
+/// What podman is told to make.
+fn creation(spec: &ContainerSpec, netns: &Path) -> serde_json::Value {
+    let mut labels = spec.labels.clone();
+    labels.extend([
+        ("godwit.id".to_owned(), spec.id.to_string()),
+        ("godwit.tenant".to_owned(), spec.tenant.to_string()),
+        ("godwit.name".to_owned(), spec.name.to_string()),
+    ]);
+    let mut document = json!({
+        "name": spec.engine_name(),
+        "hostname": spec.name.as_str(),
+        "image": spec.image.as_str(),
+        "env": spec.env,
+        "labels": labels,
+        "netns": { "nsmode": "path", "value": netns },
+        "restart_policy": "no",
+        "image_volume_mode": "ignore",
+    });
+    if !spec.args.is_empty() {
+        document["command"] = json!(spec.args);
+    }
+    if let Some(bytes) = spec.limits.memory_bytes {
+        document["resource_limits"]["memory"] = json!({ "limit": bytes });
+    }
+    if let Some(nano_cpus) = spec.limits.nano_cpus {
+        // 100 ms: the kernel's and everybody's default period.
+        document["resource_limits"]["cpu"] =
+            json!({ "period": 100_000, "quota": nano_cpus.div_ceil(10_000) });
+    }
+    document
+}
+
+/// podman's answer to a creation.
+#[derive(Deserialize)]
+struct Created {
+    #[serde(rename = "Warnings", default)]
+    warnings: Option<Vec<String>>,
+}
+
+impl Engine for Podman {
+    async fn images(&self) -> Result<Vec<HeldImage>, EngineError> {
+        self.list_images().await
+    }
+    async fn save_image(&self, id: &ImageId, file: &Path) -> Result<(), EngineError> {
+        self.write_image(id, file).await
+    }
+    async fn load_image(&self, file: &Path) -> Result<ImageId, EngineError> {
+        self.read_image(file).await
+    }
+    async fn remove_image(&self, id: &ImageId) -> Result<(), EngineError> {
+        self.drop_image(id).await
+    }
+
+    async fn create(&self, spec: &ContainerSpec, netns: &Path) -> Result<(), EngineError> {
+        let what = || format!("creating container {}", spec.name);
+        let exists = format!("containers/{}/exists", spec.engine_name());
+        if self.libpod.call(Method::GET, &exists).await?.is_ok() {
+            return Ok(());
+        }
+        if self.find(spec.id)?.is_some() {
+            // Storage without a container: podman died in the middle.
+            self.remove(spec).await?;
+        }
+        let answer = self.libpod.post_json("containers/create", &creation(spec, netns)).await?;
+        let answer = answer.map_err(|refusal| refusal.into_error(what()))?;
+        let created: Created = serde_json::from_slice(&answer)
+            .map_err(|error| EngineError::Refused { what: what(), message: error.to_string() })?;
+        let warnings = created.warnings.unwrap_or_default().join("; ");
+        let limited = spec.limits.memory_bytes.is_some() || spec.limits.nano_cpus.is_some();
+        // podman drops a limit that it cannot keep, and says so only here.
+        if limited && !warnings.is_empty() {
+            self.remove(spec).await?;
+            let message = format!("this node cannot keep its limits: {warnings}");
+            return Err(EngineError::Refused { what: what(), message });
+        }
+        Ok(())
+    }
+
+    async fn start(&self, spec: &ContainerSpec) -> Result<(), EngineError> {
+        let path = format!("containers/{}/start", spec.engine_name());
+        let answer = self.libpod.call(Method::POST, &path).await?;
+        answer.map(drop).map_err(|refusal| refusal.into_error(format!("starting container {}", spec.name)))
+    }
+
+    async fn stop(&self, spec: &ContainerSpec, grace_seconds: u32) -> Result<(), EngineError> {
+        self.halt(spec, grace_seconds).await
+    }
+
+    async fn logs(&self, spec: &ContainerSpec, tail: Option<u32>) -> Result<Vec<u8>, EngineError> {
+        self.read_logs(spec, tail).await
+    }
+
+    /// Nothing yet: podman's own work lies between the freeze and the dump's end.
+    async fn arm(&self, _spec: &ContainerSpec, _mode: Mode) -> Result<(), EngineError> {
+        Ok(())
+    }
+    async fn freeze(&self, spec: &ContainerSpec, mode: Mode) -> Result<(), EngineError> {
+        self.freeze_source(spec, mode).await
+    }
+    async fn dump(&self, spec: &ContainerSpec, mode: Mode, file: &Path) -> Result<(), EngineError> {
+        self.dump_source(spec, mode, file).await
+    }
+    async fn thaw(&self, spec: &ContainerSpec, mode: Mode) -> Result<(), EngineError> {
+        self.thaw_source(spec, mode).await
+    }
+
+    async fn prepare(&self, spec: &ContainerSpec, mode: Mode, netns: &Path) -> Result<(), EngineError> {
+        self.prepare_target(spec, mode, netns).await
+    }
+    async fn stage(&self, spec: &ContainerSpec, mode: Mode, file: &Path) -> Result<(), EngineError> {
+        self.stage_target(spec, mode, file).await
+    }
+    async fn open(&self, spec: &ContainerSpec, mode: Mode) -> Result<(), EngineError> {
+        self.open_target(spec, mode).await
+    }
+
+    async fn destroy(&self, spec: &ContainerSpec) -> Result<(), EngineError> {
+        self.remove(spec).await
+    }
+
+    async fn observe(&self) -> Result<Vec<Observed>, EngineError> {
+        let mut all = Vec::new();
+        for stored in self.stored()?.iter().filter(|stored| !layout::is_probe(stored.id)) {
+            let execution = self.execution(stored)?;
+            let exit_code =
+                if execution == Execution::Absent { self.exit_code(stored).await } else { None };
+            all.push(Observed { id: stored.id, execution, exit_code });
+        }
+        Ok(all)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn limits_and_names_are_passed_on() {
+        let mut spec = crate::engine::testing::spec();
+        spec.limits.memory_bytes = Some(64 << 20);
+        spec.limits.nano_cpus = Some(1_500_000_000);
+        let document = creation(&spec, Path::new("/run/netns/x"));
+        assert_eq!(document["resource_limits"]["memory"]["limit"], 64 << 20);
+        assert_eq!(document["resource_limits"]["cpu"]["quota"], 150_000);
+        assert_eq!(document["name"], spec.engine_name());
+        assert_eq!(document["labels"]["godwit.id"], spec.id.to_string());
+        assert_eq!(document["netns"], json!({ "nsmode": "path", "value": "/run/netns/x" }));
+    }
+
+    #[test]
+    fn without_limits_podman_is_told_of_none() {
+        let document = creation(&crate::engine::testing::spec(), Path::new("/run/netns/x"));
+        assert_eq!(document.get("resource_limits"), None);
+        assert_eq!(document.get("command"), None, "the image's own command stays");
+    }
+}

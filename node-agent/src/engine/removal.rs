@@ -1,0 +1,67 @@
+//! Clearing up: whatever state a container is in, nothing of it is left.
+//!
+//! The order matters. `podman rm -f` succeeds on a gated container and leaves everything;
+//! runc's directory of a container that runs must not go; a restore that died leaves CRIU's
+//! root mounted below that directory, and removing through a mount would remove the image.
+
+use std::fs;
+use std::io;
+use std::path::Path;
+use std::time::Duration;
+
+use godwit_proto::container::ContainerSpec;
+use hyper::{Method, StatusCode};
+use nix::mount::{MntFlags, umount2};
+
+use super::EngineError;
+use super::containers::Stored;
+use super::podman::Podman;
+
+/// How long killing every process may take.
+const EMPTY: Duration = Duration::from_secs(20);
+/// How long podman may take to remove one container.
+const REMOVE: Duration = Duration::from_secs(60);
+
+impl Podman {
+    /// Removes the container whatever state it is in; absent is success.
+    pub(super) async fn remove(&self, spec: &ContainerSpec) -> Result<(), EngineError> {
+        self.refuse(spec).await;
+        let Some(stored) = self.find(spec.id)? else {
+            return self.unmark(spec.id);
+        };
+        self.cgroup(&stored).empty(EMPTY).await?;
+        let what = || format!("removing container {}", spec.name);
+        let path = format!("containers/{}?force=true&v=true&timeout=0", stored.podman_id);
+        match tokio::time::timeout(REMOVE, self.libpod.call(Method::DELETE, &path)).await {
+            Err(_) => return Err(EngineError::Deadline { what: what(), seconds: REMOVE.as_secs() }),
+            Ok(answer) => match answer? {
+                Err(refusal) if refusal.status != StatusCode::NOT_FOUND => {
+                    return Err(refusal.into_error(what()));
+                }
+                _ => {}
+            },
+        }
+        self.remove_runc(&stored)?;
+        let cgroup = self.cgroup(&stored);
+        cgroup.remove().map_err(|source| EngineError::Io {
+            what: format!("removing {}", cgroup.path().display()),
+            source,
+        })?;
+        self.unmark(spec.id)
+    }
+
+    /// What a runc that was killed leaves in its own directory.
+    fn remove_runc(&self, stored: &Stored) -> Result<(), EngineError> {
+        let dir = Path::new("/run/runc").join(&stored.podman_id);
+        let io = |source| EngineError::Io { what: format!("removing {}", dir.display()), source };
+        if !dir.exists() {
+            return Ok(());
+        }
+        // Mounts may lie on one another; the last one's absence ends it.
+        while umount2(&dir.join("criu-root"), MntFlags::MNT_DETACH).is_ok() {}
+        match fs::remove_dir_all(&dir) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => Err(io(error)),
+            _ => Ok(()),
+        }
+    }
+}

@@ -1,0 +1,311 @@
+//! podman's service, owned by the agent: it begins and ends with it.
+//!
+//! A thread starts `podman system service` on a private socket and starts it again when
+//! it dies. What must never happen is that a child of an earlier service (runc, criu)
+//! goes on working into a new one's calls, so:
+//!
+//! - the service and its children sit in a control group of their own, which is killed
+//!   and empty before a service starts, whatever life of the agent filled it;
+//! - the service is killed by the kernel when the agent dies (`PDEATHSIG`);
+//! - every service has its own directory with the stand-in named `criu`; directories of
+//!   earlier services are gone, and a stand-in that was run from one refuses.
+//!
+//! Running containers and their conmon do not sit there (podman puts conmon into
+//! `libpod_parent/conmon` and the container beside it): they outlive the agent.
+
+#![expect(unsafe_code, reason = "PDEATHSIG and the control group are set between fork and exec")]
+
+use std::fs;
+use std::io;
+use std::os::fd::{AsRawFd, OwnedFd};
+use std::os::unix::net::UnixStream;
+use std::os::unix::process::{CommandExt, ExitStatusExt};
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
+use std::sync::{Arc, PoisonError};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use nix::libc;
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
+use tokio::sync::watch;
+
+use super::EngineError;
+use super::cgroup::{Cgroup, Hierarchy};
+use super::layout::EngineConfig;
+use crate::criu::gate::Gate;
+
+/// How long a service may take until its socket answers.
+const START: Duration = Duration::from_secs(20);
+/// How long killing what an earlier service left may take.
+const EMPTY: Duration = Duration::from_secs(10);
+/// Pauses between starts that fail grow from here …
+const PAUSE_MIN: Duration = Duration::from_millis(100);
+/// … to here.
+const PAUSE_MAX: Duration = Duration::from_secs(5);
+/// The search path behind the stand-in's directory.
+const PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
+
+/// A running `podman system service`; dropped, it dies with everything that it started.
+pub(crate) struct Service {
+    up: watch::Receiver<bool>,
+    socket: PathBuf,
+    stop: Arc<Stop>,
+    keeper: Option<thread::JoinHandle<()>>,
+}
+
+/// How the keeper is told to end.
+#[derive(Default)]
+struct Stop {
+    asked: AtomicBool,
+    /// The service's pid, 0 when none runs.
+    pid: AtomicU32,
+    /// Held while the pid is used or reaped, so that no stranger's pid is killed.
+    reaping: std::sync::Mutex<()>,
+}
+
+/// What the keeper needs, on its own thread.
+struct Keeper {
+    config: EngineConfig,
+    cgroup: Cgroup,
+    gate: Arc<Gate>,
+    runtime: tokio::runtime::Handle,
+    up: watch::Sender<bool>,
+    stop: Arc<Stop>,
+}
+
+impl Service {
+    /// Clears what earlier services left, starts one, and returns once it answers.
+    pub(crate) async fn start(
+        config: EngineConfig,
+        hierarchy: &Hierarchy,
+        gate: Arc<Gate>,
+    ) -> Result<Self, EngineError> {
+        write_containers_conf(&config, hierarchy)
+            .map_err(|source| EngineError::Io { what: format!("writing {}", config.rundir.display()), source })?;
+        let (up, receiver) = watch::channel(false);
+        let stop = Arc::new(Stop::default());
+        let socket = config.socket();
+        let keeper = Keeper {
+            cgroup: hierarchy.group(&config.cgroup),
+            config,
+            gate,
+            runtime: tokio::runtime::Handle::current(),
+            up,
+            stop: stop.clone(),
+        };
+        // Before anything else of this life: no call of an earlier one may go on.
+        let cgroup = keeper.cgroup.clone();
+        cgroup.empty(EMPTY).await?;
+        let keeper = thread::Builder::new()
+            .name("podman-service".into())
+            .spawn(move || keeper.run())
+            .map_err(|source| EngineError::Io { what: "starting the service's thread".into(), source })?;
+        let service = Self { up: receiver, socket, stop, keeper: Some(keeper) };
+        service.ready().await?;
+        Ok(service)
+    }
+
+    /// Returns once the service answers; `Unreachable` when it does not within 20 s. Cancel safe.
+    pub(crate) async fn ready(&self) -> Result<(), EngineError> {
+        let mut up = self.up.clone();
+        match tokio::time::timeout(START, up.wait_for(|up| *up)).await {
+            Ok(Ok(_)) => Ok(()),
+            _ => Err(EngineError::Unreachable {
+                socket: self.socket.display().to_string(),
+                source: io::ErrorKind::TimedOut.into(),
+            }),
+        }
+    }
+
+    /// The service's pid, for tests that kill it.
+    pub(crate) fn pid(&self) -> Option<u32> {
+        Some(self.stop.pid.load(Ordering::Acquire)).filter(|pid| *pid != 0)
+    }
+}
+
+impl Drop for Service {
+    fn drop(&mut self) {
+        self.stop.asked.store(true, Ordering::Release);
+        self.stop.kill();
+        if let Some(keeper) = self.keeper.take() {
+            keeper.thread().unpark();
+            let _panicked = keeper.join();
+        }
+    }
+}
+
+impl Stop {
+    fn kill(&self) {
+        let _reaping = self.reaping.lock().unwrap_or_else(PoisonError::into_inner);
+        let pid = self.pid.load(Ordering::Acquire);
+        if pid != 0 {
+            let _ended_already = kill(Pid::from_raw(pid.cast_signed()), Signal::SIGKILL);
+        }
+    }
+}
+
+impl Keeper {
+    fn run(self) {
+        let mut pause = PAUSE_MIN;
+        while !self.stop.asked.load(Ordering::Acquire) {
+            let started = Instant::now();
+            match self.life() {
+                Ok(()) if self.stop.asked.load(Ordering::Acquire) => break,
+                Ok(()) => tracing::warn!("podman's service ended, starting it again"),
+                Err(error) => tracing::error!(error = %error, "cannot start podman's service"),
+            }
+            if started.elapsed() > PAUSE_MAX {
+                pause = PAUSE_MIN;
+            }
+            thread::park_timeout(pause);
+            pause = (pause * 2).min(PAUSE_MAX);
+        }
+        if let Err(error) = self.cgroup.empty_blocking(EMPTY) {
+            tracing::warn!(error = %error, "podman's service left processes behind");
+        }
+        let _kept_by_a_survivor = self.cgroup.remove();
+    }
+
+    /// One service from its start to its end.
+    fn life(&self) -> Result<(), EngineError> {
+        self.cgroup.empty_blocking(EMPTY)?;
+        let io = |what: &str| {
+            let what = what.to_owned();
+            move |source| EngineError::Io { what, source }
+        };
+        self.cgroup.create().map_err(io("making the service's control group"))?;
+        let shim = self.make_shim().map_err(io("making the directory of the stand-in for criu"))?;
+        let listening = {
+            let _runtime = self.runtime.enter();
+            self.gate.listen(&shim).map_err(io("listening for the stand-in for criu"))?
+        };
+        let mut child = self.spawn(&shim).map_err(io("starting podman system service"))?;
+        self.stop.pid.store(child.id(), Ordering::Release);
+        if self.stop.asked.load(Ordering::Acquire) {
+            self.stop.kill();
+        }
+        if self.answers(&mut child) {
+            self.up.send_replace(true);
+        }
+        let status = wait_unreaped(&child);
+        self.up.send_replace(false);
+        // Whoever was gated under it cannot be opened any more: podman would not know.
+        drop(listening);
+        self.gate.refuse_all();
+        {
+            let _reaping = self.stop.reaping.lock().unwrap_or_else(PoisonError::into_inner);
+            self.stop.pid.store(0, Ordering::Release);
+            let status = status.and_then(|()| child.wait());
+            tracing::debug!(signal = ?status.ok().and_then(|s| s.signal()), "podman's service ended");
+        }
+        Ok(())
+    }
+
+    /// A new directory with `criu` (the stand-in) and `real`; those of earlier services go.
+    fn make_shim(&self) -> io::Result<PathBuf> {
+        let all = self.config.shims();
+        match fs::remove_dir_all(&all) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+            _ => {}
+        }
+        let dir = all.join(uuid::Uuid::new_v4().simple().to_string()[..8].to_owned());
+        fs::create_dir_all(&dir)?;
+        std::os::unix::fs::symlink(&self.config.shim, dir.join("criu"))?;
+        std::os::unix::fs::symlink(&self.config.criu, dir.join("real"))?;
+        Ok(dir)
+    }
+
+    fn spawn(&self, shim: &Path) -> io::Result<Child> {
+        let socket = self.config.socket();
+        match fs::remove_file(&socket) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+            _ => {}
+        }
+        let log = fs::File::create(self.config.rundir.join("podman.log"))?;
+        let group: OwnedFd =
+            fs::OpenOptions::new().write(true).open(self.cgroup.path().join("cgroup.procs"))?.into();
+        let agent = std::process::id().cast_signed();
+        let mut command = Command::new(&self.config.podman);
+        command
+            .args(["system", "service", "--time=0"])
+            .arg(format!("unix://{}", socket.display()))
+            // INVOCATION_ID among others must not reach podman: with it podman leaves conmon
+            // in the service's own group, and running containers would die with the service.
+            .env_clear()
+            .env("PATH", format!("{}:{PATH}", shim.display()))
+            .env("HOME", "/root")
+            .env("TMPDIR", &self.config.workdir)
+            .env("CONTAINERS_CONF_OVERRIDE", self.config.containers_conf())
+            .env("PODMAN_IGNORE_CGROUPSV1_WARNING", "1")
+            .current_dir("/")
+            .stdin(Stdio::null())
+            .stdout(Stdio::null())
+            .stderr(log);
+        // SAFETY: between fork and exec only system calls that are async-signal-safe are made
+        // (write, prctl, getppid), on descriptors and numbers that outlive the call; no memory
+        // is allocated.
+        unsafe {
+            command.pre_exec(move || {
+                if libc::write(group.as_raw_fd(), b"0".as_ptr().cast(), 1) != 1 {
+                    return Err(io::Error::last_os_error());
+                }
+                if libc::prctl(libc::PR_SET_PDEATHSIG, libc::SIGKILL) != 0 {
+                    return Err(io::Error::last_os_error());
+                }
+                // The agent may have died before PDEATHSIG was set.
+                if libc::getppid() != agent {
+                    return Err(io::Error::from_raw_os_error(libc::ESRCH));
+                }
+                Ok(())
+            });
+        }
+        command.spawn()
+    }
+
+    /// Waits until the socket takes connections; false when the service ended or was too slow.
+    fn answers(&self, child: &mut Child) -> bool {
+        let end = Instant::now() + START;
+        while UnixStream::connect(self.config.socket()).is_err() {
+            if Instant::now() > end || has_ended(child) {
+                return false;
+            }
+            thread::sleep(Duration::from_millis(5));
+        }
+        true
+    }
+}
+
+/// Waits for the child's end without reaping it: its pid stays its own until the lock is held.
+fn wait_unreaped(child: &Child) -> io::Result<()> {
+    use nix::sys::wait::{Id, WaitPidFlag, waitid};
+    let id = Id::Pid(Pid::from_raw(child.id().cast_signed()));
+    waitid(id, WaitPidFlag::WEXITED | WaitPidFlag::WNOWAIT)?;
+    Ok(())
+}
+
+fn has_ended(child: &Child) -> bool {
+    use nix::sys::wait::{Id, WaitPidFlag, WaitStatus, waitid};
+    let id = Id::Pid(Pid::from_raw(child.id().cast_signed()));
+    let flags = WaitPidFlag::WEXITED | WaitPidFlag::WNOWAIT | WaitPidFlag::WNOHANG;
+    !matches!(waitid(id, flags), Ok(WaitStatus::StillAlive))
+}
+
+/// What podman must be told beyond the host's own containers.conf.
+fn write_containers_conf(config: &EngineConfig, hierarchy: &Hierarchy) -> io::Result<()> {
+    fs::create_dir_all(&config.rundir)?;
+    fs::create_dir_all(&config.workdir)?;
+    // Restores are by runc: crun's fail, and leave control groups outside of the container's.
+    // cgroupfs: the agent finds a container's group by its id alone. k8s-file: the log travels.
+    let mut text = String::from(
+        "[engine]\nruntime = \"runc\"\ncgroup_manager = \"cgroupfs\"\nevents_logger = \"file\"\n\
+         image_volume_mode = \"ignore\"\n[containers]\nlog_driver = \"k8s-file\"\n",
+    );
+    // Without the controller podman's default limit makes every start fail.
+    if !hierarchy.has_controller("pids") {
+        text.push_str("pids_limit = 0\n");
+    }
+    fs::write(config.containers_conf(), text)
+}

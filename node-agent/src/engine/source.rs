@@ -1,0 +1,176 @@
+//! The source's end of a hand-over: freeze in place, dump, thaw.
+//!
+//! CRIU thaws the control group while it dumps and holds the tasks by ptrace; it freezes
+//! the group again before it lets go of them. So the group is looked at once more after the
+//! dump: if it were thawed then, the container would have run on and the image be stale.
+
+use std::fs;
+use std::io;
+use std::path::Path;
+use std::time::Duration;
+
+use bollard::query_parameters::{LogsOptions, StopContainerOptions};
+use futures_util::TryStreamExt;
+use godwit_proto::container::{ContainerSpec, Execution, Mode};
+
+use super::containers::Stored;
+use super::podman::Podman;
+use super::{EngineError, cold};
+
+/// How long the kernel may take to freeze or thaw every task.
+const SETTLE: Duration = Duration::from_secs(10);
+/// How long a container that moves cold may take to stop by itself.
+const GRACE_SECONDS: u32 = 10;
+/// The grace that podman adds before it gives up on a kill.
+const KILL_SECONDS: u64 = 30;
+
+impl Podman {
+    pub(super) async fn freeze_source(&self, spec: &ContainerSpec, mode: Mode) -> Result<(), EngineError> {
+        if mode == Mode::Cold {
+            return self.halt(spec, GRACE_SECONDS).await;
+        }
+        let stored = self.must_find(spec, "freezing")?;
+        match self.execution(&stored)? {
+            Execution::Running | Execution::Frozen => self.cgroup(&stored).settle(true, SETTLE).await,
+            Execution::Absent => Err(wrong(spec, "freezing", "no process of it exists")),
+            Execution::Gated => Err(wrong(spec, "freezing", "it waits at the gate on this node")),
+        }
+    }
+
+    pub(super) async fn dump_source(
+        &self,
+        spec: &ContainerSpec,
+        mode: Mode,
+        file: &Path,
+    ) -> Result<(), EngineError> {
+        let stored = self.must_find(spec, "checkpointing")?;
+        if mode == Mode::Cold {
+            return cold::dump(&stored, &self.graphroot, file).await;
+        }
+        if self.execution(&stored)? != Execution::Frozen {
+            return Err(wrong(spec, "checkpointing", "it is not frozen"));
+        }
+        self.clear_dump(&stored)?;
+        let what = || format!("checkpointing container {}", spec.name);
+        let path = format!(
+            "containers/{}/checkpoint?export=true&leaveRunning=true&tcpEstablished=true&fileLocks=true",
+            spec.engine_name()
+        );
+        let answer = self.libpod.into_file(hyper::Method::POST, &path, file).await?;
+        let log = self.userdata(&stored).join("dump.log");
+        answer.map_err(|refusal| EngineError::Refused {
+            what: what(),
+            message: with_cause(refusal.message, &log),
+        })?;
+        // Freezing it again now would hide that the image is older than the container.
+        if self.execution(&stored)? != Execution::Frozen {
+            return Err(wrong(spec, "checkpointing", "it did not stay frozen, the checkpoint is stale"));
+        }
+        self.clear_dump(&stored)
+    }
+
+    pub(super) async fn thaw_source(&self, spec: &ContainerSpec, mode: Mode) -> Result<(), EngineError> {
+        if mode == Mode::Cold {
+            return super::Engine::start(self, spec).await;
+        }
+        let stored = self.must_find(spec, "thawing")?;
+        match self.execution(&stored)? {
+            Execution::Running | Execution::Frozen => {
+                self.cgroup(&stored).settle(false, SETTLE).await?;
+                self.clear_dump(&stored)
+            }
+            Execution::Absent => Err(wrong(spec, "thawing", "its processes are gone")),
+            Execution::Gated => Err(wrong(spec, "thawing", "it waits at the gate on this node")),
+        }
+    }
+
+    /// Removes what podman leaves of a checkpoint beside the container.
+    fn clear_dump(&self, stored: &Stored) -> Result<(), EngineError> {
+        let userdata = self.userdata(stored);
+        for name in ["checkpoint", "dump.log", "stats-dump"] {
+            let path = userdata.join(name);
+            let removed = if path.is_dir() { fs::remove_dir_all(&path) } else { fs::remove_file(&path) };
+            match removed {
+                Err(source) if source.kind() != io::ErrorKind::NotFound => {
+                    return Err(EngineError::Io { what: format!("removing {}", path.display()), source });
+                }
+                _ => {}
+            }
+        }
+        Ok(())
+    }
+
+    /// Stops the container, by force after the grace; stopped already is success.
+    pub(super) async fn halt(&self, spec: &ContainerSpec, grace_seconds: u32) -> Result<(), EngineError> {
+        let Some(stored) = self.find(spec.id)? else { return Ok(()) };
+        match self.execution(&stored)? {
+            Execution::Absent => return Ok(()),
+            Execution::Frozen => return Err(wrong(spec, "stopping", "it is frozen for a migration")),
+            Execution::Gated => return Err(wrong(spec, "stopping", "it waits at the gate")),
+            Execution::Running => {}
+        }
+        let seconds = u64::from(grace_seconds) + KILL_SECONDS;
+        let options = StopContainerOptions { t: i32::try_from(grace_seconds).ok(), ..Default::default() };
+        let name = spec.engine_name();
+        let stop = self.docker.stop_container(&name, Some(options));
+        let what = format!("stopping container {}", spec.name);
+        match tokio::time::timeout(Duration::from_secs(seconds), stop).await {
+            Err(_) => Err(EngineError::Deadline { what, seconds }),
+            Ok(Err(error)) => Err(self.refused(&what, error)),
+            Ok(Ok(())) => Ok(()),
+        }
+    }
+
+    pub(super) async fn read_logs(&self, spec: &ContainerSpec, tail: Option<u32>) -> Result<Vec<u8>, EngineError> {
+        let options = LogsOptions {
+            stdout: true,
+            stderr: true,
+            tail: tail.map_or_else(|| "all".to_owned(), |lines| lines.to_string()),
+            ..Default::default()
+        };
+        let stream = self.docker.logs(&spec.engine_name(), Some(options));
+        let lines = stream.try_fold(Vec::new(), |mut all, line| async move {
+            all.extend(line.into_bytes());
+            Ok(all)
+        });
+        let mut all =
+            lines.await.map_err(|error| self.refused(&format!("reading the log of {}", spec.name), error))?;
+        if all.last().is_some_and(|last| *last != b'\n') {
+            all.push(b'\n');
+        }
+        Ok(all)
+    }
+}
+
+/// The container is not in the state that the step needs.
+pub(super) fn wrong(spec: &ContainerSpec, step: &str, state: &str) -> EngineError {
+    EngineError::Refused { what: format!("{step} container {}", spec.name), message: state.to_owned() }
+}
+
+/// podman's words with the errors from CRIU's own log, where the cause stands.
+pub(super) fn with_cause(message: String, log: &Path) -> String {
+    let text = fs::read(log).map(|bytes| String::from_utf8_lossy(&bytes).into_owned()).unwrap_or_default();
+    let errors: Vec<&str> =
+        text.lines().filter(|line| line.contains("Error (")).rev().take(4).map(str::trim).collect();
+    if errors.is_empty() {
+        return message;
+    }
+    let errors: Vec<&str> = errors.into_iter().rev().collect();
+    format!("{message}; CRIU: {}", errors.join(" | "))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_cause_is_taken_from_crius_log() {
+        let dir = tempfile::tempdir().expect("tempdir");
+        let log = dir.path().join("dump.log");
+        assert_eq!(with_cause("no".into(), &log), "no");
+        fs::write(&log, "(1) Dumping\n(2) Error (sk.c:1): no 1:16\n(3) Error (cr.c:2): failed\n")
+            .expect("write");
+        let text = with_cause("no".into(), &log);
+        assert_eq!(text, "no; CRIU: (2) Error (sk.c:1): no 1:16 | (3) Error (cr.c:2): failed");
+    }
+}

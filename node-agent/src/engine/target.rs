@@ -1,0 +1,170 @@
+//! The target's end of a hand-over: restore to the gate, open it.
+
+use std::path::Path;
+use std::time::Duration;
+
+use bytes::Bytes;
+use godwit_proto::container::{ContainerSpec, Execution, Mode};
+use hyper::Method;
+use tokio::task::JoinHandle;
+
+use super::libpod::Refusal;
+use super::podman::Podman;
+use super::source::{with_cause, wrong};
+use super::{EngineError, cold};
+use crate::criu::gate::{GateError, Held};
+
+/// podman itself gives a restore up after 240 s; whoever waits shorter than that hears why.
+const STAGE: Duration = Duration::from_secs(200);
+/// How long criu may take to let go of every process, and podman to note that they run.
+const OPEN: Duration = Duration::from_secs(60);
+
+/// podman's answer to a restore, which comes only after the gate.
+type Answer = Result<Result<Bytes, Refusal>, EngineError>;
+
+/// A container at the gate, with podman's request that waits behind it.
+#[derive(Debug)]
+pub(super) struct Staged {
+    held: Held,
+    restore: JoinHandle<Answer>,
+}
+
+impl Podman {
+    pub(super) async fn prepare_target(
+        &self,
+        spec: &ContainerSpec,
+        mode: Mode,
+        netns: &Path,
+    ) -> Result<(), EngineError> {
+        let what = || format!("preparing for container {}", spec.name);
+        let image = format!("images/{}/exists", spec.image);
+        if self.libpod.call(Method::GET, &image).await?.is_err() {
+            let message = format!("podman does not hold its image {}", spec.image.short());
+            return Err(EngineError::Refused { what: what(), message });
+        }
+        if mode == Mode::Cold {
+            return super::Engine::create(self, spec, netns).await;
+        }
+        // A restore takes the namespace's path from the checkpoint: it must be there by then.
+        if !netns.exists() {
+            let message = format!("its network namespace {} is missing", netns.display());
+            return Err(EngineError::Refused { what: what(), message });
+        }
+        Ok(())
+    }
+
+    pub(super) async fn stage_target(
+        &self,
+        spec: &ContainerSpec,
+        mode: Mode,
+        file: &Path,
+    ) -> Result<(), EngineError> {
+        if mode == Mode::Cold {
+            let stored = self.must_find(spec, "staging")?;
+            if self.execution(&stored)? != Execution::Absent {
+                return Err(wrong(spec, "staging", "processes of it exist on this node"));
+            }
+            return cold::unpack(&stored, &self.graphroot, file).await;
+        }
+        if let Some(stored) = self.find(spec.id)? {
+            match self.execution(&stored)? {
+                Execution::Gated if self.staged().contains_key(&spec.id) => return Ok(()),
+                Execution::Absent | Execution::Gated => self.remove(spec).await?,
+                Execution::Running | Execution::Frozen => {
+                    return Err(wrong(spec, "staging", "a copy of it runs or is frozen on this node"));
+                }
+            }
+        }
+        self.mark(spec.id)?;
+        let expected = self.gate.expect(spec.id);
+        let (libpod, file) = (self.libpod.clone(), file.to_owned());
+        let mut restore = tokio::spawn(async move {
+            let path = "containers/import/restore?import=true&tcpEstablished=true&fileLocks=true";
+            libpod.post_file(path, &file).await
+        });
+        let staged = tokio::select! {
+            staged = expected.staged() => staged,
+            answer = &mut restore => return Err(self.why(spec, "restoring", answer)),
+            () = tokio::time::sleep(STAGE) => {
+                let what = format!("restoring container {}", spec.name);
+                return Err(EngineError::Deadline { what, seconds: STAGE.as_secs() });
+            }
+        };
+        match staged {
+            Ok(held) => {
+                self.staged().insert(spec.id, Staged { held, restore });
+                Ok(())
+            }
+            Err(error) => Err(self.blame(spec, "restoring", restore, error).await),
+        }
+    }
+
+    pub(super) async fn open_target(&self, spec: &ContainerSpec, mode: Mode) -> Result<(), EngineError> {
+        if mode == Mode::Cold {
+            return super::Engine::start(self, spec).await;
+        }
+        let staged = self.staged().remove(&spec.id);
+        let Some(Staged { held, mut restore }) = staged else {
+            let stored = self.must_find(spec, "opening")?;
+            return match self.execution(&stored)? {
+                Execution::Running => Ok(()),
+                _ => Err(wrong(spec, "opening", "it does not wait at the gate")),
+            };
+        };
+        let late = || EngineError::Deadline {
+            what: format!("opening container {}", spec.name),
+            seconds: OPEN.as_secs(),
+        };
+        // From here on it counts as one that may run: what dies later has run.
+        self.unmark(spec.id)?;
+        match tokio::time::timeout(OPEN, held.commit()).await {
+            Err(_) => return Err(late()),
+            Ok(Err(error)) => return Err(self.blame(spec, "opening", restore, error).await),
+            Ok(Ok(())) => {}
+        }
+        match tokio::time::timeout(OPEN, &mut restore).await {
+            Err(_) => Err(late()),
+            Ok(Ok(Ok(Ok(_)))) => Ok(()),
+            Ok(answer) => Err(self.why(spec, "opening", answer)),
+        }
+    }
+
+    /// Refuses what is at the gate and waits until podman has noticed; nothing there is success.
+    pub(super) async fn refuse(&self, spec: &ContainerSpec) {
+        let staged = self.staged().remove(&spec.id);
+        if let Some(Staged { held, restore }) = staged {
+            drop(held);
+            let _podman_hangs = tokio::time::timeout(OPEN, restore).await;
+        }
+    }
+
+    /// podman's reason, where it still gives one, else the gate's.
+    async fn blame(
+        &self,
+        spec: &ContainerSpec,
+        step: &str,
+        restore: JoinHandle<Answer>,
+        error: GateError,
+    ) -> EngineError {
+        match tokio::time::timeout(Duration::from_secs(10), restore).await {
+            Ok(Ok(Ok(Ok(_)))) | Err(_) => wrong(spec, step, &error.to_string()),
+            Ok(answer) => self.why(spec, step, answer),
+        }
+    }
+
+    /// The error behind an answer that is not success.
+    fn why(&self, spec: &ContainerSpec, step: &str, answer: Result<Answer, tokio::task::JoinError>) -> EngineError {
+        let message = match answer {
+            Ok(Ok(Err(refusal))) => refusal.message,
+            Ok(Err(error)) => return error,
+            Ok(Ok(Ok(_))) => "podman restored it without asking at the gate".to_owned(),
+            Err(error) => error.to_string(),
+        };
+        let log = self.find(spec.id).ok().flatten().map(|stored| self.userdata(&stored).join("restore.log"));
+        let message = match log {
+            Some(log) => with_cause(message, &log),
+            None => message,
+        };
+        EngineError::Refused { what: format!("{step} container {}", spec.name), message }
+    }
+}

@@ -1,0 +1,178 @@
+//! The container's network: a namespace of its own, and one veth into the node's bridge.
+//!
+//! ```text
+//!   /run/netns/godwit-<8 hex>            the host
+//!   ┌───────────────────────┐
+//!   │ lo   eth0 (IP, MAC) ──┼── gw<8 hex> ──┤ bridge (br0) ├── the node's uplink
+//!   └───────────────────────┘     attached or cut
+//! ```
+//!
+//! The namespace is made by the agent, not by podman, and on both hosts alike: podman's own
+//! networks attach before a restore, the kernel then answers for connections that it does
+//! not know yet, and they die. Here an address answers on a node only while the host's side
+//! of the veth is [`Network::attach`]ed to the bridge; [`Network::cut`] takes it off.
+//!
+//! Every call is idempotent, and nothing is kept in memory: the kernel is the record.
+
+mod announce;
+mod bridge;
+mod link;
+mod netns;
+
+use std::io;
+use std::path::PathBuf;
+
+use godwit_proto::container::Address;
+use godwit_proto::id::ContainerId;
+
+use link::Links;
+
+/// Why a container's network could not be changed.
+#[derive(Debug, thiserror::Error)]
+pub enum NetworkError {
+    /// The kernel refused a change of a link, an address or a route.
+    #[error("{what}: {source}")]
+    Netlink {
+        /// The change.
+        what: String,
+        /// What the kernel said.
+        source: rtnetlink::Error,
+    },
+    /// A namespace, a socket or a file could not be used.
+    #[error("{what}: {source}")]
+    Io {
+        /// What was done.
+        what: String,
+        /// What the kernel said.
+        source: io::Error,
+    },
+    /// A link that should be there is not.
+    #[error("no link `{0}` on this node")]
+    NoLink(String),
+}
+
+/// What the agent's configuration says of the network.
+#[derive(Debug, Clone)]
+pub struct NetworkConfig {
+    /// The bridge that containers are attached to; made when it is not there.
+    pub bridge: String,
+}
+
+impl Default for NetworkConfig {
+    fn default() -> Self {
+        Self { bridge: "br0".into() }
+    }
+}
+
+/// The containers' networks on this node.
+pub struct Network {
+    config: NetworkConfig,
+    links: Links,
+}
+
+impl Network {
+    /// Opens a netlink socket, makes the bridge where it is missing, and pins its address.
+    ///
+    /// Must be called inside a runtime. Errors: `Netlink` without CAP_NET_ADMIN.
+    pub async fn start(config: NetworkConfig) -> Result<Self, NetworkError> {
+        let links = Links::here()?;
+        bridge::ensure(&links, &config.bridge).await?;
+        Ok(Self { config, links })
+    }
+
+    /// Where the container's namespace is, or would be.
+    pub fn path(id: ContainerId) -> PathBuf {
+        netns::path(&namespace_name(id))
+    }
+
+    /// True when the container's namespace exists.
+    pub fn exists(&self, id: ContainerId) -> bool {
+        netns::is_mounted(&Self::path(id))
+    }
+
+    /// Makes the namespace with its address, cut off from the bridge unless it was attached
+    /// before. Made already is success; made half is completed.
+    pub async fn ensure(&self, id: ContainerId, address: &Address) -> Result<PathBuf, NetworkError> {
+        let path = Self::path(id);
+        netns::ensure(&path).await?;
+        let host_end = host_end(id);
+        let inside = Links::inside(&path).await?;
+        if inside.index(INSIDE).await?.is_none() {
+            // A host end without its peer cannot be: the veth was never moved.
+            self.links.delete(&host_end).await?;
+            self.links.add_veth(&host_end, &peer_name(id)).await?;
+            self.links.move_into(&peer_name(id), &path).await?;
+            inside.rename(&peer_name(id), INSIDE).await?;
+        }
+        inside.configure(INSIDE, address).await?;
+        Ok(path)
+    }
+
+    /// Attaches the container to the bridge and announces its address there; attached already
+    /// announces again.
+    pub async fn attach(&self, id: ContainerId, address: &Address) -> Result<(), NetworkError> {
+        self.links.enslave(&host_end(id), &self.config.bridge).await?;
+        announce::gratuitous_arp(&Self::path(id), INSIDE, address).await
+    }
+
+    /// Takes the container off the bridge: nothing reaches it, nothing leaves. Cut already, or
+    /// no network at all, is success.
+    pub async fn cut(&self, id: ContainerId) -> Result<(), NetworkError> {
+        self.links.release(&host_end(id)).await
+    }
+
+    /// Removes the namespace and its veth; absent is success.
+    ///
+    /// The container's processes must be gone: a namespace lives while one of them does.
+    pub async fn remove(&self, id: ContainerId) -> Result<(), NetworkError> {
+        self.links.delete(&host_end(id)).await?;
+        netns::remove(&Self::path(id)).await
+    }
+
+    /// The names in [`Network::path`] of every namespace of ours: what garbage collection
+    /// compares with the containers that exist.
+    pub fn list(&self) -> Result<Vec<PathBuf>, NetworkError> {
+        netns::list(PREFIX)
+    }
+
+    /// Removes what [`Network::list`] named, whichever container it was for.
+    pub async fn remove_path(&self, path: &std::path::Path) -> Result<(), NetworkError> {
+        let name = path.file_name().and_then(|name| name.to_str()).unwrap_or_default();
+        if let Some(short) = name.strip_prefix(PREFIX) {
+            self.links.delete(&format!("gw{short}")).await?;
+        }
+        netns::remove(path).await
+    }
+}
+
+/// What every namespace of ours is named with.
+const PREFIX: &str = "godwit-";
+/// The veth's name inside.
+const INSIDE: &str = "eth0";
+
+fn short(id: ContainerId) -> String {
+    id.0.simple().to_string()[..8].to_owned()
+}
+fn namespace_name(id: ContainerId) -> String {
+    format!("{PREFIX}{}", short(id))
+}
+fn host_end(id: ContainerId) -> String {
+    format!("gw{}", short(id))
+}
+/// The other end's name before it is moved inside.
+fn peer_name(id: ContainerId) -> String {
+    format!("gp{}", short(id))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_fit_the_kernel_and_name_the_container() {
+        let id: ContainerId = "6f1d1c1e-1111-4222-8333-444455556666".parse().expect("id");
+        assert_eq!(Network::path(id), PathBuf::from("/run/netns/godwit-6f1d1c1e"));
+        assert_eq!(host_end(id), "gw6f1d1c1e");
+        assert!(peer_name(id).len() <= 15);
+    }
+}

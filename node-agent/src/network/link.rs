@@ -1,0 +1,168 @@
+//! Links, addresses and routes over rtnetlink, in one namespace.
+
+use std::fs;
+use std::io;
+use std::net::{IpAddr, Ipv4Addr};
+use std::os::fd::AsRawFd;
+use std::path::Path;
+
+use futures_util::TryStreamExt;
+use godwit_proto::container::Address;
+use nix::libc;
+use rtnetlink::packet_route::link::{LinkAttribute, LinkMessage};
+use rtnetlink::{Handle, LinkMessageBuilder, LinkUnspec, LinkVeth, RouteMessageBuilder};
+
+use super::{NetworkError, netns};
+
+/// A netlink socket of one namespace: it acts there, whoever uses it from where.
+#[derive(Clone)]
+pub(super) struct Links {
+    handle: Handle,
+}
+
+impl Links {
+    /// Of the namespace that the agent is in. Must be called inside a runtime.
+    pub(super) fn here() -> Result<Self, NetworkError> {
+        open().map_err(|source| NetworkError::Io { what: "opening a netlink socket".into(), source })
+    }
+
+    /// Of the namespace at `path`.
+    pub(super) async fn inside(path: &Path) -> Result<Self, NetworkError> {
+        netns::inside(path, open).await.map_err(|source| NetworkError::Io {
+            what: format!("opening a netlink socket in {}", path.display()),
+            source,
+        })
+    }
+
+    /// The link of that name, if it is there.
+    pub(super) async fn get(&self, name: &str) -> Result<Option<LinkMessage>, NetworkError> {
+        let mut found = self.handle.link().get().match_name(name.to_owned()).execute();
+        match found.try_next().await {
+            Err(error) if is_missing(&error) => Ok(None),
+            other => other.map_err(failed(format!("looking for link {name}"))),
+        }
+    }
+
+    /// The index of the link of that name, if it is there.
+    pub(super) async fn index(&self, name: &str) -> Result<Option<u32>, NetworkError> {
+        Ok(self.get(name).await?.map(|link| link.header.index))
+    }
+
+    async fn must_index(&self, name: &str) -> Result<u32, NetworkError> {
+        self.index(name).await?.ok_or_else(|| NetworkError::NoLink(name.to_owned()))
+    }
+
+    /// Adds whatever link the message describes.
+    pub(super) async fn add(&self, link: LinkMessage, name: &str) -> Result<(), NetworkError> {
+        self.handle.link().add(link).execute().await.map_err(failed(format!("making link {name}")))
+    }
+
+    /// Makes a veth pair, both ends here.
+    pub(super) async fn add_veth(&self, name: &str, peer: &str) -> Result<(), NetworkError> {
+        self.add(LinkVeth::new(name, peer).build(), name).await
+    }
+
+    /// Removes the link, and a veth's other end with it; absent is success.
+    pub(super) async fn delete(&self, name: &str) -> Result<(), NetworkError> {
+        let Some(index) = self.index(name).await? else { return Ok(()) };
+        match self.handle.link().del(index).execute().await {
+            Err(error) if is_missing(&error) => Ok(()),
+            other => other.map_err(failed(format!("removing link {name}"))),
+        }
+    }
+
+    /// Changes the link of that name.
+    pub(super) async fn change(
+        &self,
+        name: &str,
+        what: &str,
+        change: impl FnOnce(LinkMessageBuilder<LinkUnspec>) -> LinkMessageBuilder<LinkUnspec>,
+    ) -> Result<(), NetworkError> {
+        let index = self.must_index(name).await?;
+        let message = change(LinkUnspec::new_with_index(index)).build();
+        let changed = self.handle.link().change(message).execute().await;
+        changed.map_err(failed(format!("{what} link {name}")))
+    }
+
+    /// Moves the link into the namespace at `path`.
+    pub(super) async fn move_into(&self, name: &str, path: &Path) -> Result<(), NetworkError> {
+        let namespace = fs::File::open(path).map_err(|source| NetworkError::Io {
+            what: format!("opening namespace {}", path.display()),
+            source,
+        })?;
+        self.change(name, "moving", |link| link.setns_by_fd(namespace.as_raw_fd())).await
+    }
+
+    /// Gives the link another name.
+    pub(super) async fn rename(&self, from: &str, to: &str) -> Result<(), NetworkError> {
+        self.change(from, "renaming", |link| link.name(to.to_owned())).await
+    }
+
+    /// Puts the link under the bridge and up.
+    pub(super) async fn enslave(&self, name: &str, bridge: &str) -> Result<(), NetworkError> {
+        let bridge = self.must_index(bridge).await?;
+        self.change(name, "attaching", |link| link.controller(bridge).up()).await
+    }
+
+    /// Takes the link from its bridge; without one, or absent, is success.
+    pub(super) async fn release(&self, name: &str) -> Result<(), NetworkError> {
+        match self.change(name, "cutting", LinkMessageBuilder::nocontroller).await {
+            Err(NetworkError::NoLink(_)) => Ok(()),
+            other => other,
+        }
+    }
+
+    /// Brings up `lo` and the link with its address and default route; what is there stays.
+    pub(super) async fn configure(&self, name: &str, address: &Address) -> Result<(), NetworkError> {
+        self.change("lo", "bringing up", LinkMessageBuilder::up).await?;
+        let has_mac = |link: &LinkMessage| {
+            let wanted = LinkAttribute::Address(address.mac.to_vec());
+            link.attributes.contains(&wanted)
+        };
+        if !self.get(name).await?.is_some_and(|link| has_mac(&link)) {
+            let mac = address.mac.to_vec();
+            self.change(name, "setting the hardware address of", |link| link.address(mac)).await?;
+        }
+        let index = self.must_index(name).await?;
+        let add = self.handle.address().add(index, IpAddr::V4(address.ip), address.prefix);
+        succeed(add.execute().await, &format!("giving {} to {name}", address.ip))?;
+        self.change(name, "bringing up", LinkMessageBuilder::up).await?;
+        if let Some(gateway) = address.gateway {
+            let route = RouteMessageBuilder::<Ipv4Addr>::new().gateway(gateway).build();
+            let added = self.handle.route().add(route).execute().await;
+            succeed(added, &format!("adding the default route via {gateway}"))?;
+        }
+        Ok(())
+    }
+}
+
+/// Opens a netlink socket in the calling thread's namespace, served by the runtime.
+fn open() -> io::Result<Links> {
+    let (connection, handle, _) = rtnetlink::new_connection()?;
+    // Ends when the last handle is dropped.
+    tokio::spawn(connection);
+    Ok(Links { handle })
+}
+
+fn failed(what: String) -> impl FnOnce(rtnetlink::Error) -> NetworkError {
+    move |source| NetworkError::Netlink { what, source }
+}
+
+/// There already is success.
+fn succeed(result: Result<(), rtnetlink::Error>, what: &str) -> Result<(), NetworkError> {
+    match result {
+        Err(error) if errno(&error) == Some(libc::EEXIST) => Ok(()),
+        other => other.map_err(failed(what.to_owned())),
+    }
+}
+
+fn is_missing(error: &rtnetlink::Error) -> bool {
+    errno(error) == Some(libc::ENODEV)
+}
+
+fn errno(error: &rtnetlink::Error) -> Option<i32> {
+    match error {
+        rtnetlink::Error::NetlinkError(message) => Some(-message.raw_code()),
+        _ => None,
+    }
+}
