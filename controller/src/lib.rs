@@ -1,1 +1,3 @@
 //! placeholder
+pub mod refusal;
+pub mod store;

@@ -1,0 +1,202 @@
+//! How containers, moves, nodes and images look from outside: one JSON shape each,
+//! in REST, in its event stream and on MQTT. Fields that are not known are null.
+
+use std::collections::BTreeMap;
+use std::fmt::Write as _;
+use std::net::Ipv4Addr;
+
+use godwit_proto::container::{Limits, Mode};
+use godwit_proto::id::{ContainerId, ContainerName, ImageId, MigrationId, NodeId, Tenant};
+use jiff::Timestamp;
+use serde::Serialize;
+
+use crate::store::{
+    AttemptRow, ContainerRow, ContainerState, ImageRow, Intent, PhaseMark, Prediction,
+};
+
+/// A container.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[expect(missing_docs, reason = "the fields are those of ContainerRow and ContainerSpec")]
+pub struct ContainerView {
+    pub id: ContainerId,
+    pub name: ContainerName,
+    pub tenant: Tenant,
+    pub image: ImageId,
+    pub image_name: String,
+    pub node: NodeId,
+    pub state: ContainerState,
+    pub intent: Intent,
+    /// The move that is under way.
+    pub migration: Option<MigrationId>,
+    pub ip: Ipv4Addr,
+    pub prefix: u8,
+    pub mac: String,
+    pub epoch: String,
+    pub exit_code: Option<i64>,
+    pub error: Option<String>,
+    pub args: Vec<String>,
+    pub env: BTreeMap<String, String>,
+    pub labels: BTreeMap<String, String>,
+    pub limits: Limits,
+    pub created: Timestamp,
+    pub since: Timestamp,
+}
+
+impl ContainerView {
+    /// The container as it is stored, with the move that is under way.
+    pub fn new(row: &ContainerRow, migration: Option<MigrationId>) -> Self {
+        let spec = row.spec.clone();
+        let mac = spec.address.mac.iter().fold(String::new(), |mut text, byte| {
+            let colon = if text.is_empty() { "" } else { ":" };
+            // Writing into a String cannot fail.
+            let _ = write!(text, "{colon}{byte:02x}");
+            text
+        });
+        Self {
+            id: spec.id,
+            name: spec.name,
+            tenant: spec.tenant,
+            image: spec.image,
+            image_name: spec.image_name,
+            node: row.node.clone(),
+            state: row.state,
+            intent: row.intent,
+            migration,
+            ip: spec.address.ip,
+            prefix: spec.address.prefix,
+            mac,
+            epoch: row.epoch.to_string(),
+            exit_code: row.exit_code,
+            error: row.error.clone(),
+            args: spec.args,
+            env: spec.env,
+            labels: spec.labels,
+            limits: spec.limits,
+            created: row.created,
+            since: row.since,
+        }
+    }
+
+    /// The container's last word.
+    pub fn removed(row: &ContainerRow) -> Self {
+        Self {
+            state: ContainerState::Removed,
+            since: Timestamp::now(),
+            ..Self::new(row, None)
+        }
+    }
+}
+
+/// A move, live or over.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+#[expect(missing_docs, reason = "the fields are those of AttemptRow")]
+pub struct MigrationView {
+    pub id: MigrationId,
+    pub container: ContainerName,
+    pub container_id: ContainerId,
+    pub tenant: Tenant,
+    pub epoch: String,
+    pub source: NodeId,
+    pub target: NodeId,
+    pub mode: Mode,
+    pub bwlimit: Option<u64>,
+    pub phase: String,
+    pub settled: bool,
+    pub outcome: Option<String>,
+    pub reason: Option<String>,
+    pub remedy: Option<String>,
+    pub percent: Option<f64>,
+    pub bytes: u64,
+    pub bytes_total: Option<u64>,
+    pub wire_bytes: u64,
+    pub rate_bytes_per_s: Option<u64>,
+    pub eta_ms: Option<u64>,
+    pub gap_ms: Option<u64>,
+    pub predicted: Option<Prediction>,
+    pub phases: Vec<PhaseMark>,
+    pub started: Timestamp,
+    pub ended: Option<Timestamp>,
+}
+
+/// How far a transfer is: too fleeting for the database.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Progress {
+    /// What must get across, once that is known.
+    pub bytes_total: Option<u64>,
+    /// How fast it does.
+    pub rate_bytes_per_s: Option<u64>,
+}
+
+impl MigrationView {
+    /// The move as it is stored, with what is known of its transfer.
+    pub fn new(row: &AttemptRow, progress: Progress) -> Self {
+        let moved = row.outcome.as_deref() == Some("moved");
+        let total = progress.bytes_total.filter(|_| !row.settled);
+        let left = total.map(|total| total.saturating_sub(row.bytes));
+        let share = |total: u64| match total {
+            0 => 0.0,
+            #[expect(clippy::cast_precision_loss, reason = "a percentage for people")]
+            total => (row.bytes as f64 / total as f64 * 1000.0).round().min(1000.0) / 10.0,
+        };
+        Self {
+            id: row.id.clone(),
+            container: row.name.clone(),
+            container_id: row.container,
+            tenant: row.tenant.clone(),
+            epoch: row.epoch.to_string(),
+            source: row.source.clone(),
+            target: row.target.clone(),
+            mode: row.mode,
+            bwlimit: row.bwlimit,
+            phase: row.phase.clone(),
+            settled: row.settled,
+            outcome: row.outcome.clone(),
+            reason: row.reason.clone(),
+            remedy: row.remedy.clone(),
+            percent: if moved { Some(100.0) } else { total.map(share) },
+            bytes: row.bytes,
+            bytes_total: if moved { Some(row.bytes) } else { total },
+            wire_bytes: row.wire_bytes,
+            rate_bytes_per_s: progress.rate_bytes_per_s.filter(|_| !row.settled),
+            eta_ms: left
+                .zip(progress.rate_bytes_per_s.filter(|&rate| rate > 0))
+                .map(|(left, rate)| left.saturating_mul(1000) / rate),
+            gap_ms: row.gap_ms,
+            predicted: row.predicted,
+            phases: row.phases.clone(),
+            started: row.started,
+            ended: row.ended,
+        }
+    }
+}
+
+/// An image: in the controller's own store, or (with less known) in a node's engine.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[expect(missing_docs, reason = "the fields are those of ImageRow")]
+pub struct ImageView {
+    pub id: ImageId,
+    pub names: Vec<String>,
+    pub size_bytes: u64,
+    pub archive_bytes: Option<u64>,
+    pub arch: Option<String>,
+    pub os: Option<String>,
+    pub created: Option<Timestamp>,
+    /// How many containers were made of it.
+    pub containers: Option<usize>,
+}
+
+impl ImageView {
+    /// An image of the controller's.
+    pub fn new(row: &ImageRow, containers: usize) -> Self {
+        Self {
+            id: row.id.clone(),
+            names: row.names.clone(),
+            size_bytes: row.size_bytes,
+            archive_bytes: Some(row.archive_bytes),
+            arch: Some(row.arch.clone()),
+            os: Some(row.os.clone()),
+            created: Some(row.created),
+            containers: Some(containers),
+        }
+    }
+}
