@@ -14,28 +14,35 @@ base_packages=(
   busybox-static ca-certificates tar zstd jq less tcpdump mosquitto-clients
 )
 
-# Prints the folder of the base for the present recipe; builds it if missing.
-# Serialised over all labs, and every lab notes its base under the same lock, so
-# that an older base is removed only when no lab lies over it.
+# Sets $base to the folder of the base for the present recipe; builds it if it is
+# missing. Keeps the lock of all bases as fd 8: see lie_over_base.
 ensure_base() {
-  local state=$1 recipe base
+  local recipe
   recipe=$( { declare -f build_base; echo "${base_packages[*]} $base_suite $base_criu_suite $base_mirror"; } | sha256sum)
   base=$LAB_CACHE/base-${recipe:0:12}
   mkdir -p "$LAB_CACHE"
   exec 8>>"$LAB_CACHE/lock"
   flock 8
-  if [[ ! -d $base ]]; then
-    say "building the hosts' root in $base (Debian $base_suite, CRIU from $base_criu_suite; once, about two minutes; log: $LAB_CACHE/build.log)"
-    prune_bases
-    # In namespaces of its own, which die with this script: whatever the build
-    # mounts or starts is gone however it ends.
-    setpriv --pdeathsig KILL unshare --mount-proc --pid --fork --kill-child \
-      bash -c "set -euo pipefail; $(declare -p base_packages base_suite base_criu_suite base_mirror); $(declare -f build_base); build_base \"\$1\"" \
-      build "$base.new" 8>&- 9>&- </dev/null >"$LAB_CACHE/build.log" 2>&1 \
-      || die "the base could not be built; its last words are: $(tail -n 3 "$LAB_CACHE/build.log")"
-    mv -T "$base.new" "$base"
+  [[ ! -d $base ]] || return 0
+  say "building the hosts' root in $base (Debian $base_suite, CRIU from $base_criu_suite; once, about two minutes; log: $LAB_CACHE/build.log)"
+  prune_bases
+  # In namespaces of its own, which die with this script: whatever the build
+  # mounts or starts is gone however it ends, and the lock not before.
+  setpriv --pdeathsig KILL unshare --mount-proc --pid --fork --kill-child \
+    bash -c "set -euo pipefail; $(declare -p base_packages base_suite base_criu_suite base_mirror); $(declare -f build_base); build_base \"\$1\"" \
+    build "$base.new" </dev/null >"$LAB_CACHE/build.log" 2>&1 \
+    || die "the base could not be built; its last words are: $(tail -n 3 "$LAB_CACHE/build.log")"
+  mv -T "$base.new" "$base"
+}
+
+# Notes in the lab's state which base it lies over, and lets go of the bases' lock:
+# from then on that base is not removed. A lab keeps its base until it goes down.
+lie_over_base() {
+  if [[ ! -e $state/base ]]; then
+    ln -sfn "$base" "$state/base"
+  elif [[ ! $state/base -ef $base ]]; then
+    say "lab $lab lies over an older root than this checkout's; for the new one: scripts/lab --lab $lab down, then up"
   fi
-  [[ -e $state/base ]] || ln -sfn "$base" "$state/base"
   exec 8>&-
 }
 

@@ -20,6 +20,16 @@ host_leaf() {
   if has_cgroup_v1; then echo "$cgroup/$1"; else echo "$cgroup/$1/init"; fi
 }
 
+# Lets the hosts' containers have what controllers this machine gives its cgroups.
+hand_on_controllers() {
+  local level controller
+  for level in "${cgroup%/*}" "$cgroup"; do
+    for controller in $(cat "$level/cgroup.controllers"); do
+      echo "+$controller" >"$level/cgroup.subtree_control" || true
+    done
+  done
+} 2>/dev/null
+
 # Is the host's pid 1 there and past its boot? The pid counts only while the
 # host's cgroup has it: numbers are used again.
 host_is_alive() {
@@ -112,7 +122,7 @@ enter() {
   if has_cgroup_v1; then join=(unshare --cgroup nsenter); else join=(nsenter --cgroup); fi
   # At a terminal ^C and ^\ reach the command by themselves and must spare nsenter;
   # elsewhere what is meant for our process group must not fell nsenter either.
-  local apart=(env --default-signal=INT,QUIT setsid)
+  local apart=(env '--default-signal=INT,QUIT' setsid)
   if [[ -t 0 ]]; then apart=(); else passed+=(INT QUIT); fi
   (
     echo "$BASHPID" >"$(host_leaf "$host")/cgroup.procs" || die "$host is going down"

@@ -14,7 +14,7 @@ use std::time::Duration;
 
 use tick::{Tick, end_on_signals, instance_name, is_ending, monotonic_ns, realtime_ns};
 
-#[allow(dead_code)]
+#[allow(dead_code, reason = "each program speaks one half of it")]
 mod tick;
 
 const GAP_NS: u64 = 30_000_000;
@@ -33,10 +33,18 @@ impl Config {
             let value = arguments.next().ok_or_else(|| format!("{name} wants a value"))?;
             let wrong = |_| format!("{name} does not take {value:?}");
             match name.as_str() {
-                "--memory-mb" => config.memory_mb = value.parse::<usize>().map_err(|_| wrong(()))?.max(1),
-                "--tick-ms" => config.tick = Duration::from_millis(value.parse().map_err(|_| wrong(()))?),
+                "--memory-mb" => {
+                    config.memory_mb = value.parse::<usize>().map_err(|_| wrong(()))?.max(1)
+                }
+                "--tick-ms" => {
+                    config.tick = Duration::from_millis(value.parse().map_err(|_| wrong(()))?)
+                }
                 "--report" => config.report = Some(value.parse().map_err(|_| wrong(()))?),
-                _ => return Err(format!("unknown option {name}; known: --memory-mb, --tick-ms, --report")),
+                _ => {
+                    return Err(format!(
+                        "unknown option {name}; known: --memory-mb, --tick-ms, --report"
+                    ));
+                }
             }
         }
         Ok(config)
@@ -68,7 +76,9 @@ impl Memory {
     /// compressor can shrink, for even ones a repeating pattern.
     fn content(page: usize, generation: u64) -> impl Iterator<Item = u64> {
         let seed = (page as u64) << 32 | generation & 0xffff_ffff;
-        (0..WORDS as u64).map(move |word| if page % 2 == 1 { mix(seed.wrapping_mul(WORDS as u64) + word) } else { seed })
+        (0..WORDS as u64).map(move |word| {
+            if page % 2 == 1 { mix(seed.wrapping_mul(WORDS as u64) + word) } else { seed }
+        })
     }
 
     fn page(&mut self, page: usize) -> &mut [u64] {
@@ -107,6 +117,13 @@ fn random_instance() -> std::io::Result<[u8; 16]> {
     Ok(instance)
 }
 
+/// When the tick after the one due at `due_ns` is due. Ticks keep their rate, but
+/// neither catch up after a standstill nor wait out a clock that was set back.
+fn next_due(due_ns: u64, now_ns: u64, tick_ns: u64) -> u64 {
+    let next = due_ns + tick_ns;
+    if next.abs_diff(now_ns) > 2 * tick_ns { now_ns + tick_ns } else { next }
+}
+
 /// A line that nobody can read any more is no reason to stop counting.
 fn say(line: std::fmt::Arguments<'_>) {
     let _ = writeln!(std::io::stdout(), "{line}");
@@ -122,14 +139,22 @@ fn run(config: &Config) -> std::io::Result<()> {
 
     let (mut number, mut corrupt_pages, mut unsent) = (0, 0, 0_u64);
     let (mut last_realtime, mut last_monotonic, mut last_line) = (realtime_ns(), monotonic_ns(), 0);
+    let mut due_ns = monotonic_ns();
     while !is_ending() {
-        std::thread::sleep(config.tick);
+        due_ns = next_due(due_ns, monotonic_ns(), config.tick.as_nanos() as u64);
+        std::thread::sleep(Duration::from_nanos(due_ns.saturating_sub(monotonic_ns())));
         number += 1;
         if let Some(page) = memory.walk() {
             corrupt_pages += 1;
             say(format_args!("corrupt page={page} tick={number}"));
         }
-        let now = Tick { instance, number, realtime_ns: realtime_ns(), monotonic_ns: monotonic_ns(), corrupt_pages };
+        let now = Tick {
+            instance,
+            number,
+            realtime_ns: realtime_ns(),
+            monotonic_ns: monotonic_ns(),
+            corrupt_pages,
+        };
         if let Some(observer) = config.report
             && socket.send_to(&now.encode(), observer).is_err()
         {
@@ -154,7 +179,8 @@ fn run(config: &Config) -> std::io::Result<()> {
 }
 
 fn main() -> std::process::ExitCode {
-    let outcome = Config::parse(std::env::args().skip(1)).and_then(|config| run(&config).map_err(|error| error.to_string()));
+    let outcome = Config::parse(std::env::args().skip(1))
+        .and_then(|config| run(&config).map_err(|error| error.to_string()));
     match outcome {
         Ok(()) => std::process::ExitCode::SUCCESS,
         Err(error) => {

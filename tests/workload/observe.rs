@@ -14,7 +14,7 @@ use std::time::Duration;
 
 use tick::{Tick, end_on_signals, instance_name, is_ending, monotonic_ns, realtime_ns};
 
-#[allow(dead_code)]
+#[allow(dead_code, reason = "each program speaks one half of it")]
 mod tick;
 
 const GAP_NS: u64 = 30_000_000;
@@ -94,12 +94,17 @@ impl Book {
 
     fn json(&self, instance: &[u8; 16]) -> String {
         let ms = |ns: u64| format!("{:.3}", ns as f64 / 1e6);
-        let list = |numbers: &mut dyn Iterator<Item = u64>| numbers.take(LISTED).map(|n| n.to_string()).collect::<Vec<_>>().join(",");
+        let list = |numbers: &mut dyn Iterator<Item = u64>| {
+            numbers.take(LISTED).map(|n| n.to_string()).collect::<Vec<_>>().join(",")
+        };
         let gap = |gap: &Gap| {
             let end_unix_ns = gap.start_unix_ns + gap.length_ns;
             format!(
                 "{{\"after_tick\":{},\"start_unix_ms\":{},\"end_unix_ms\":{},\"length_ms\":{}}}",
-                gap.after_tick, ms(gap.start_unix_ns), ms(end_unix_ns), ms(gap.length_ns)
+                gap.after_tick,
+                ms(gap.start_unix_ns),
+                ms(end_unix_ns),
+                ms(gap.length_ns)
             )
         };
         format!(
@@ -132,7 +137,11 @@ struct Observer {
 impl Observer {
     fn receive(&mut self, datagram: &[u8]) {
         match Tick::decode(datagram).filter(|tick| tick.number <= LAST_NUMBER) {
-            Some(tick) => self.books.entry(tick.instance).or_default().enter(&tick, monotonic_ns(), realtime_ns()),
+            Some(tick) => self.books.entry(tick.instance).or_default().enter(
+                &tick,
+                monotonic_ns(),
+                realtime_ns(),
+            ),
             None => self.malformed += 1,
         }
     }
@@ -175,7 +184,11 @@ fn listen(address: &str) -> std::io::Result<()> {
                 }
             }
             Ok((length, _)) => observer.receive(&datagram[..length]),
-            Err(error) if matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::TimedOut | ErrorKind::Interrupted) => {}
+            Err(error)
+                if matches!(
+                    error.kind(),
+                    ErrorKind::WouldBlock | ErrorKind::TimedOut | ErrorKind::Interrupted
+                ) => {}
             Err(error) => return Err(error),
         }
     }
@@ -200,7 +213,9 @@ fn main() -> std::process::ExitCode {
         [] => listen("0.0.0.0:7007"),
         ["--listen", address] => listen(address),
         ["--ask", address] => ask(address),
-        _ => Err(std::io::Error::other("usage: observe [--listen ADDRESS:PORT | --ask ADDRESS:PORT]")),
+        _ => Err(std::io::Error::other(
+            "usage: observe [--listen ADDRESS:PORT | --ask ADDRESS:PORT]",
+        )),
     };
     match outcome {
         Ok(()) => std::process::ExitCode::SUCCESS,
@@ -219,7 +234,13 @@ mod tests {
         let mut book = Book::default();
         for (number, arrived_ms) in ticks {
             let ns = arrived_ms * 1_000_000;
-            let tick = Tick { instance: [7; 16], number, realtime_ns: ns, monotonic_ns: number, corrupt_pages: 0 };
+            let tick = Tick {
+                instance: [7; 16],
+                number,
+                realtime_ns: ns,
+                monotonic_ns: number,
+                corrupt_pages: 0,
+            };
             book.enter(&tick, ns, ns);
         }
         book
@@ -227,7 +248,13 @@ mod tests {
 
     #[test]
     fn a_tick_survives_its_datagram() {
-        let tick = Tick { instance: [9; 16], number: 3, realtime_ns: 5, monotonic_ns: 7, corrupt_pages: 11 };
+        let tick = Tick {
+            instance: [9; 16],
+            number: 3,
+            realtime_ns: 5,
+            monotonic_ns: 7,
+            corrupt_pages: 11,
+        };
         assert_eq!(Tick::decode(&tick.encode()), Some(tick));
         assert_eq!(Tick::decode(b"report"), None);
     }
@@ -249,6 +276,9 @@ mod tests {
     #[test]
     fn only_a_silence_above_the_limit_is_a_gap() {
         let book = book_of([(1, 0), (2, 30), (3, 61)]);
-        assert_eq!(book.gaps, [Gap { after_tick: 2, start_unix_ns: 30_000_000, length_ns: 31_000_000 }]);
+        assert_eq!(
+            book.gaps,
+            [Gap { after_tick: 2, start_unix_ns: 30_000_000, length_ns: 31_000_000 }]
+        );
     }
 }

@@ -43,7 +43,9 @@ impl Tick {
         if datagram[..8] != MAGIC {
             return None;
         }
-        let word = |at: usize| datagram[at..at + 8].iter().fold(0, |sum, byte| sum << 8 | u64::from(*byte));
+        let word = |at: usize| {
+            datagram[at..at + 8].iter().fold(0, |sum, byte| sum << 8 | u64::from(*byte))
+        };
         Some(Self {
             instance: datagram[8..24].try_into().ok()?,
             number: word(24),
