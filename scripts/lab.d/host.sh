@@ -132,14 +132,15 @@ enter() {
       PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin HOME=/root LANG=C.UTF-8 TERM="${TERM:-dumb}" \
       PODMAN_IGNORE_CGROUPSV1_WARNING=1 "${variables[@]}" setpriv --pdeathsig KILL "$@"
   ) <&0 &
-  local outer=$! code=0 signal
+  local outer=$! code signal interrupted
   trap '' INT QUIT
   # shellcheck disable=SC2064 # the pid is the one of now
-  for signal in "${passed[@]}"; do trap "pass_on $signal $outer" "$signal"; done
+  for signal in "${passed[@]}"; do trap "interrupted=yes; pass_on $signal $outer" "$signal"; done
+  # A signal ends `wait` with a code of its own, whatever becomes of the command.
   while :; do
-    code=0
+    interrupted='' code=0
     wait "$outer" 2>/dev/null || code=$? # no "Killed" from bash
-    kill -0 "$outer" 2>/dev/null || return "$code"
+    [[ $interrupted ]] || return "$code"
   done
 }
 
