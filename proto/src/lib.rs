@@ -1,6 +1,8 @@
 //! placeholder
 pub mod container;
+pub mod frame;
 pub mod id;
+pub mod node;
 pub mod stream;
 pub mod topic;
 pub mod migration;
