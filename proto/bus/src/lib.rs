@@ -33,6 +33,7 @@ mod in_flight;
 mod message;
 mod pump;
 mod session;
+pub mod stream;
 mod wire;
 
 pub use config::{BrokerUrl, BrokerUrlError, Config, Credentials};

@@ -43,7 +43,7 @@ impl Chooser {
     }
 
     /// The codec that the next chunk should try.
-    pub fn next(&mut self) -> Codec {
+    pub fn choose(&mut self) -> Codec {
         let number = self.chunks;
         self.chunks = self.chunks.wrapping_add(1);
         match (number % TRIAL_EVERY) as usize {
@@ -92,6 +92,11 @@ impl Chooser {
         (self.encoder_wait, self.link_wait) = (Duration::ZERO, Duration::ZERO);
     }
 
+    /// Learns that the sender had nothing it was allowed to send for so long.
+    pub fn waited_for_link(&mut self, wait: Duration) {
+        self.link_wait += wait;
+    }
+
     fn reconsider(&mut self) {
         let mut best = (self.current(), self.throughput(self.current()) * WORTHWHILE);
         for codec in [Codec::None, Codec::Lz4, Codec::Zstd] {
@@ -123,7 +128,7 @@ mod tests {
         let mut chooser = Chooser::new();
         let raw = 128.0 * 1024.0;
         for _ in 0..1000 {
-            let codec = chooser.next();
+            let codec = chooser.choose();
             let (speed, ratio) = match codec {
                 Codec::None => (f64::INFINITY, 1.0),
                 Codec::Lz4 => lz4,

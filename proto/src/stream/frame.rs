@@ -65,6 +65,11 @@ pub struct Manifest {
     pub digest: Digest,
 }
 
+impl Frame for Manifest {
+    const NAME: &'static str = "manifest";
+    const LIMIT_BYTES: usize = 256;
+}
+
 /// How a chunk's bytes are packed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub enum Codec {
@@ -114,8 +119,7 @@ impl Frame for StreamFrame {
 impl StreamFrame {
     /// A refusal whose reason is cut to what a frame carries.
     pub fn refused(stream: StreamId, reason: &str) -> Self {
-        let end = reason.floor_char_boundary(MAX_REASON_BYTES);
-        Self::Refused { stream, reason: reason[..end].to_owned() }
+        Self::Refused { stream, reason: cut(reason) }
     }
 }
 
@@ -184,6 +188,17 @@ pub enum StopReason {
     Corrupt,
     /// Anything else, for people; at most [`MAX_REASON_BYTES`].
     Failed(String),
+}
+
+impl StopReason {
+    /// A failure whose reason is cut to what a frame carries.
+    pub fn failed(reason: &str) -> Self {
+        Self::Failed(cut(reason))
+    }
+}
+
+fn cut(reason: &str) -> String {
+    reason[..reason.floor_char_boundary(MAX_REASON_BYTES)].to_owned()
 }
 
 /// What stands before a chunk's packed bytes.

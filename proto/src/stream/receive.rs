@@ -141,10 +141,16 @@ impl Receiver {
         self.reminding = true;
     }
 
-    /// Judges a chunk by its header, before it is unpacked.
+    /// Hears of the sender's file from a chunk, which may arrive before the offer.
     ///
-    /// The first chunk may arrive before the offer; it names the file as well.
-    pub fn judge(&mut self, header: &ChunkHeader) -> Arrival {
+    /// Only a chunk that [`Receiver::judge`] found [`Arrival::Lacking`].
+    pub fn on_chunk_header(&mut self, header: &ChunkHeader) -> OfferNews {
+        self.learn(Source { version: header.version, size_bytes: header.size_bytes })
+    }
+
+    /// Judges a chunk by its header, before it is unpacked.
+    pub fn judge(&mut self, now: Duration, header: &ChunkHeader) -> Arrival {
+        self.sign_of_life(now);
         let source = Source { version: header.version, size_bytes: header.size_bytes };
         match self.source {
             Some(known) if known != source => Arrival::Foreign,
@@ -158,7 +164,6 @@ impl Receiver {
     /// `wire_bytes` is what the chunk weighed on the wire.
     pub fn stored(&mut self, now: Duration, header: &ChunkHeader, wire_bytes: u64) {
         let span = header.span;
-        self.learn(Source { version: header.version, size_bytes: header.size_bytes });
         self.sign_of_life(now);
         self.reminding = false;
         let fresh = self.stored.insert(span);

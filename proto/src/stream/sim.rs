@@ -250,7 +250,8 @@ impl World {
     }
 
     fn take_in(&mut self, header: ChunkHeader, bytes: Vec<u8>) {
-        if self.receiver.judge(&header) == Arrival::Lacking {
+        if self.receiver.judge(self.now, &header) == Arrival::Lacking {
+            self.receiver.on_chunk_header(&header);
             let Span { start, end } = header.span;
             self.disk[start as usize..end as usize].copy_from_slice(&bytes);
             self.on_disk.insert(header.span);
