@@ -1,0 +1,305 @@
+//! The agent put together: engine, network, ledger, session, and the tasks between them.
+//!
+//! ```text
+//!             Delivery                Input                Errand
+//!  session ─────────────▶ route ─────────────▶ driver ─────────────▶ hands ─▶ engine, network
+//!     ▲                     │ frames of streams   │ messages           │ streams
+//!     └────────── publisher ◀─────────────────────┘◀──── progress ─────┘
+//! ```
+
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use godwit_bus::stream::{MqttLink, Streams};
+use godwit_bus::{Config as BusConfig, Delivery, Inbox, Link, Publication, Session};
+use godwit_proto::frame::{FromNode, ToNode};
+use godwit_proto::id::NodeId;
+use godwit_proto::migration::Input;
+use godwit_proto::node::{NodeState, Presence, Probe};
+use godwit_proto::topic::{Filter, Peer, Topic};
+use godwit_proto::wire;
+use tokio::sync::mpsc;
+use tokio::task::JoinSet;
+use tokio_util::sync::CancellationToken;
+
+use crate::config::Config;
+use crate::discovery::Discovery;
+use crate::driver::{Driver, Outlets};
+use crate::engine::{Engine, EngineConfig, Podman};
+use crate::hands::{Hands, Tools};
+use crate::ledger::{self, LedgerError};
+use crate::network::{Network, NetworkConfig, NetworkError};
+use crate::serve::{self, ImageSource};
+use crate::telemetry::{self, Telemetry};
+
+/// How often metrics are published.
+const METRICS_EVERY: Duration = Duration::from_secs(5);
+
+/// Why the agent cannot run.
+#[derive(Debug, thiserror::Error)]
+pub enum AgentError {
+    /// A directory cannot be made or locked.
+    #[error("{what}")]
+    Directory {
+        /// What was tried on which directory.
+        what: String,
+        /// The kernel's word.
+        source: std::io::Error,
+    },
+    /// Another agent of this host runs.
+    #[error("another godwit-agent runs on this host (it holds {0}): stop it first")]
+    Running(PathBuf),
+    /// The ledger.
+    #[error(transparent)]
+    Ledger(#[from] LedgerError),
+    /// podman.
+    #[error(transparent)]
+    Engine(#[from] crate::engine::EngineError),
+    /// The network.
+    #[error("the node's network: {0}")]
+    Network(#[from] NetworkError),
+    /// mDNS.
+    #[error(transparent)]
+    Discovery(#[from] crate::discovery::DiscoveryError),
+    /// The session with the broker.
+    #[error("the session with the broker")]
+    Session(#[from] godwit_bus::PublishError),
+    /// A frozen container's checkpoint cannot be read again.
+    #[error("cannot take up what was under way: {0}")]
+    Resume(String),
+}
+
+/// Runs the agent until `shutdown`.
+///
+/// Containers are left as they are when it ends: they run on, and the next agent finds them.
+///
+/// # Errors
+/// When it cannot start. Once it runs, whatever fails is logged and tried again.
+pub async fn run(config: Config, shutdown: CancellationToken) -> Result<(), AgentError> {
+    let spool = config.data_dir.join("spool");
+    make_dir(&config.run_dir)?;
+    make_dir(&spool)?;
+    let _lock = lock(&config.run_dir)?;
+    let boot = ledger::boot_id(&config.run_dir).map_err(|source| AgentError::Directory {
+        what: format!("writing to {}", config.run_dir.display()),
+        source,
+    })?;
+
+    let engine_config = engine_config(&config);
+    let versions = crate::doctor::versions(&engine_config).await;
+    let engine = Arc::new(Podman::start(engine_config.clone()).await?);
+    let network = Network::start(NetworkConfig { bridge: config.bridge.clone() }).await?;
+
+    let discovery = Discovery::open();
+    let broker = match (&config.broker, &discovery) {
+        (Some(broker), _) => broker.clone(),
+        (None, Ok(discovery)) => tokio::select! {
+            found = discovery.find_broker() => found?,
+            () = shutdown.cancelled() => return Ok(()),
+        },
+        (None, Err(_)) => return discovery.map(drop).map_err(AgentError::from),
+    };
+    tracing::info!(node = %config.node, %broker, "joining");
+
+    let images = engine.images().await?.into_iter().map(|held| held.id).collect();
+    let info = telemetry::info(&config, &versions, Probe::default(), images);
+    if let Ok(discovery) = &discovery
+        && let Err(error) = discovery.announce(&config.node, &info.arch, &info.agent_version)
+    {
+        tracing::warn!(%error, "the node is not announced by mDNS");
+    }
+    let (session, inbox) = Session::open(bus_config(&config.node, broker, &info))?;
+
+    let me = Peer::Node(config.node.clone());
+    let source = ImageSource { engine: engine.clone(), spool: spool.clone() };
+    let link = MqttLink::new(session.clone(), me);
+    let streams = Streams::new(Arc::new(link), Arc::new(source));
+    streams.set_node_limit(config.bwlimit);
+
+    let (messages, outbox) = mpsc::channel(1024);
+    let (errands, errand_inbox) = mpsc::channel(256);
+    let outlets = Outlets { messages: messages.clone(), errands };
+    let (driver, records) = Driver::start(config.data_dir.join("ledger.db"), boot, outlets)?;
+    let ledgered = Mutex::new(records.iter().map(|record| record.spec.id).collect());
+    let tools = Arc::new(Tools {
+        engine: engine.clone(),
+        network,
+        streams: streams.clone(),
+        spool,
+        progress: messages.clone(),
+        ledgered,
+    });
+    let hands = Hands::new(tools, driver.clone());
+    hands.resume(&records).await.map_err(|error| AgentError::Resume(error.to_string()))?;
+
+    let mut tasks = JoinSet::new();
+    tasks.spawn(hands.serve(errand_inbox));
+    tasks.spawn(publish(config.node.clone(), session.clone(), outbox));
+    tasks.spawn(greet(session.clone(), driver.clone()));
+    tasks.spawn(driver.clone().tick());
+    tasks.spawn(route(inbox, driver, streams.clone(), engine.clone(), messages));
+    tasks.spawn(measure(config.node.clone(), session.clone(), Telemetry::new(&config.data_dir)));
+    let probing = probe(config.clone(), engine_config, session.clone(), info);
+    tasks.spawn(probing);
+
+    shutdown.cancelled().await;
+    tracing::info!("leaving; containers run on");
+    let state = Topic::NodeState { node: config.node.clone() };
+    let goodbye = Publication::new(&state, presence(Presence::Offline)).retained();
+    if let Err(error) = session.close(Some(goodbye)).await {
+        tracing::warn!(%error, "the goodbye was not heard");
+    }
+    tasks.shutdown().await;
+    streams.shutdown().await;
+    if let Ok(discovery) = discovery {
+        discovery.close();
+    }
+    Ok(())
+}
+
+fn engine_config(config: &Config) -> EngineConfig {
+    let own = std::env::current_exe().unwrap_or_else(|_| "godwit-agent".into());
+    let standard = EngineConfig::standard(own);
+    EngineConfig {
+        rundir: config.run_dir.clone(),
+        workdir: config.data_dir.join("work"),
+        criu: config.criu.clone().unwrap_or_else(|| standard.criu.clone()),
+        ..standard
+    }
+}
+
+fn bus_config(node: &NodeId, broker: godwit_bus::BrokerUrl, info: &godwit_proto::node::NodeInfo) -> BusConfig {
+    let state = Topic::NodeState { node: node.clone() };
+    let mut bus = BusConfig::new(broker, format!("node-{node}"));
+    bus.will = Some(Publication::new(&state, presence(Presence::Lost)).retained());
+    bus.births = vec![
+        Publication::new(&state, presence(Presence::Online)).retained(),
+        info_publication(node, info),
+    ];
+    bus.subscriptions = vec![Filter::Inbox(Peer::Node(node.clone())), Filter::ControllerHello];
+    bus
+}
+
+fn info_publication(node: &NodeId, info: &godwit_proto::node::NodeInfo) -> Publication {
+    let topic = Topic::NodeInfo { node: node.clone() };
+    Publication::new(&topic, json(info)).retained()
+}
+
+fn presence(state: Presence) -> Vec<u8> {
+    json(&NodeState { state, since: jiff::Timestamp::now().to_string() })
+}
+
+fn json<T: serde::Serialize>(value: &T) -> Vec<u8> {
+    // Keys are strings and floats are finite in all that is published.
+    serde_json::to_vec(value).unwrap_or_default()
+}
+
+/// Frames to the controller, in order.
+async fn publish(node: NodeId, session: Session, mut outbox: mpsc::Receiver<FromNode>) {
+    let topic = Topic::ControllerIn { node };
+    while let Some(frame) = outbox.recv().await {
+        match wire::encode(&frame) {
+            Ok(bytes) => {
+                if let Err(error) = session.publish(Publication::new(&topic, bytes)).await {
+                    tracing::debug!(%error, "a message was not sent; it will be repeated");
+                }
+            }
+            Err(error) => tracing::warn!(%error, "a message is not sent"),
+        }
+    }
+}
+
+/// Says hello to the controller on every connection: what it missed is told again.
+async fn greet(session: Session, driver: Driver) {
+    let mut link = session.link();
+    loop {
+        if matches!(*link.borrow_and_update(), Link::Up) {
+            driver.feed(Input::Hello).await;
+        }
+        if link.changed().await.is_err() {
+            return;
+        }
+    }
+}
+
+/// Every message that arrives, to whom it is for.
+async fn route<E: Engine>(
+    mut inbox: Inbox,
+    driver: Driver,
+    streams: Streams,
+    engine: Arc<E>,
+    messages: mpsc::Sender<FromNode>,
+) {
+    while let Some(Delivery { topic, raw_topic, payload, .. }) = inbox.recv().await {
+        match topic {
+            Some(Topic::AgentCtl { .. }) => match wire::decode::<ToNode>(&payload) {
+                Ok(ToNode::Claim { run, life }) => driver.feed(Input::Claim { run, life }).await,
+                Ok(ToNode::Order { run, container, epoch, order }) => {
+                    driver.feed(Input::Order { run, container, epoch, order }).await;
+                }
+                Ok(ToNode::Request { number, request, .. }) => {
+                    let (engine, messages) = (engine.clone(), messages.clone());
+                    tokio::spawn(async move {
+                        let answer = serve::answer(&*engine, request).await;
+                        let _ = messages.send(FromNode::Answer { number, answer }).await;
+                    });
+                }
+                Err(error) => tracing::warn!(%error, "not a frame of the controller's"),
+            },
+            Some(Topic::ControllerHello) => driver.feed(Input::Hello).await,
+            Some(Topic::PeerCtl { from, .. }) => streams.on_ctl(&from, &payload),
+            Some(Topic::PeerBulk { from, .. }) => streams.on_bulk(&from, payload),
+            _ => tracing::warn!(topic = raw_topic, "nothing that an agent listens to"),
+        }
+    }
+}
+
+/// Metrics, as long as there is a session.
+async fn measure(node: NodeId, session: Session, mut telemetry: Telemetry) {
+    let topic = Topic::NodeMetrics { node };
+    let mut every = tokio::time::interval(METRICS_EVERY);
+    loop {
+        every.tick().await;
+        let metrics = telemetry.metrics(Vec::new());
+        // Fleeting: old metrics are of no use to anybody.
+        let _ = session.publish(Publication::new(&topic, json(&metrics)).fleeting()).await;
+    }
+}
+
+/// Lets the doctor try a checkpoint, then announces what it found.
+async fn probe(
+    config: Config,
+    engine: EngineConfig,
+    session: Session,
+    mut info: godwit_proto::node::NodeInfo,
+) {
+    let report = crate::doctor::examine(&engine, &config.bridge).await;
+    info.probe = report.probe();
+    for problem in &info.probe.problems {
+        tracing::warn!("{problem}");
+    }
+    let birth = info_publication(&config.node, &info);
+    if let Err(error) = session.set_birth(birth) {
+        tracing::warn!(%error, "the doctor's findings are not announced");
+    }
+}
+
+fn make_dir(dir: &Path) -> Result<(), AgentError> {
+    std::fs::create_dir_all(dir).map_err(|source| AgentError::Directory {
+        what: format!("making {}: is the agent run as root?", dir.display()),
+        source,
+    })
+}
+
+/// One agent a host: two would each think that the containers are theirs.
+fn lock(run_dir: &Path) -> Result<std::fs::File, AgentError> {
+    let path = run_dir.join("agent.lock");
+    let failed = |source| AgentError::Directory { what: format!("locking {}", path.display()), source };
+    let file = std::fs::File::create(&path).map_err(failed)?;
+    match file.try_lock() {
+        Ok(()) => Ok(file),
+        Err(std::fs::TryLockError::WouldBlock) => Err(AgentError::Running(path)),
+        Err(std::fs::TryLockError::Error(source)) => Err(failed(source)),
+    }
+}

@@ -1,0 +1,179 @@
+//! What the agent is told: flags over environment over file, parsed once.
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+
+use clap::Parser;
+use godwit_bus::BrokerUrl;
+use godwit_proto::id::NodeId;
+use serde::Deserialize;
+
+/// Run the agent of one node.
+#[derive(Debug, Clone, Parser)]
+pub struct Run {
+    /// The node's name in the fabric [default: the host's name]
+    #[arg(long, env = "GODWIT_NODE")]
+    pub node: Option<NodeId>,
+    /// The broker, as mqtt://HOST[:PORT] [default: found by mDNS]
+    #[arg(long, env = "GODWIT_BROKER")]
+    pub broker: Option<BrokerUrl>,
+    /// The bridge that containers are attached to; made when it is not there
+    #[arg(long, env = "GODWIT_BRIDGE")]
+    pub bridge: Option<String>,
+    /// Where the ledger and checkpoints in transfer are kept
+    #[arg(long, env = "GODWIT_DATA_DIR")]
+    pub data_dir: Option<PathBuf>,
+    /// Sockets and what is gone after a boot; must allow programs to be run from it
+    #[arg(long, env = "GODWIT_RUN_DIR")]
+    pub run_dir: Option<PathBuf>,
+    /// The real criu [default: /usr/sbin/criu or /usr/local/sbin/criu]
+    #[arg(long, env = "GODWIT_CRIU")]
+    pub criu: Option<PathBuf>,
+    /// A label of the node, KEY=VALUE; may be given often
+    #[arg(long = "label", value_name = "KEY=VALUE", value_parser = label)]
+    pub labels: Vec<(String, String)>,
+    /// The most that the node sends in transfers, in bytes per second
+    #[arg(long, env = "GODWIT_BWLIMIT")]
+    pub bwlimit: Option<u64>,
+    /// A TOML file with any of the above
+    #[arg(long, env = "GODWIT_AGENT_CONFIG")]
+    pub config: Option<PathBuf>,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+struct File {
+    node: Option<NodeId>,
+    broker: Option<String>,
+    bridge: Option<String>,
+    data_dir: Option<PathBuf>,
+    run_dir: Option<PathBuf>,
+    criu: Option<PathBuf>,
+    labels: BTreeMap<String, String>,
+    bwlimit: Option<u64>,
+}
+
+/// Everything that the agent runs with.
+#[derive(Debug, Clone)]
+pub struct Config {
+    /// The node's name.
+    pub node: NodeId,
+    /// The broker, if it is not to be searched for.
+    pub broker: Option<BrokerUrl>,
+    /// The bridge for containers.
+    pub bridge: String,
+    /// Ledger and spool.
+    pub data_dir: PathBuf,
+    /// Sockets and gates.
+    pub run_dir: PathBuf,
+    /// The real criu, if it is not where it usually is.
+    pub criu: Option<PathBuf>,
+    /// The operator's labels.
+    pub labels: BTreeMap<String, String>,
+    /// Limit of all transfers out, in bytes per second.
+    pub bwlimit: Option<u64>,
+}
+
+/// Why a configuration cannot be used.
+#[derive(Debug, thiserror::Error)]
+pub enum ConfigError {
+    /// The file cannot be read.
+    #[error("cannot read the configuration {path}")]
+    Read {
+        /// The file.
+        path: PathBuf,
+        /// The kernel's word.
+        source: std::io::Error,
+    },
+    /// The file is not the TOML that is expected.
+    #[error("the configuration {path} is wrong: {source}")]
+    Parse {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong where.
+        source: toml::de::Error,
+    },
+    /// A broker's address in the file.
+    #[error(transparent)]
+    Broker(#[from] godwit_bus::BrokerUrlError),
+    /// The host's name is no node name.
+    #[error("the host's name cannot be the node's: {0}; give one with --node")]
+    Hostname(#[from] godwit_proto::id::NameError),
+}
+
+impl Run {
+    /// Puts flags, environment, file and defaults together.
+    ///
+    /// # Errors
+    /// When the file or the host's name cannot be used.
+    pub fn resolve(self) -> Result<Config, ConfigError> {
+        let file = match &self.config {
+            None => File::default(),
+            Some(path) => {
+                let text = std::fs::read_to_string(path)
+                    .map_err(|source| ConfigError::Read { path: path.clone(), source })?;
+                toml::from_str(&text)
+                    .map_err(|source| ConfigError::Parse { path: path.clone(), source })?
+            }
+        };
+        let node = match self.node.or(file.node) {
+            Some(node) => node,
+            None => {
+                let name = nix::unistd::gethostname().unwrap_or_default();
+                name.to_string_lossy().to_lowercase().parse()?
+            }
+        };
+        let broker = match (self.broker, file.broker) {
+            (Some(broker), _) => Some(broker),
+            (None, Some(text)) => Some(text.parse()?),
+            (None, None) => None,
+        };
+        let mut labels = file.labels;
+        labels.extend(self.labels);
+        Ok(Config {
+            node,
+            broker,
+            bridge: self.bridge.or(file.bridge).unwrap_or_else(|| "br0".into()),
+            data_dir: self.data_dir.or(file.data_dir).unwrap_or_else(|| "/var/lib/godwit".into()),
+            run_dir: self.run_dir.or(file.run_dir).unwrap_or_else(|| "/run/godwit".into()),
+            criu: self.criu.or(file.criu),
+            labels,
+            bwlimit: self.bwlimit.or(file.bwlimit),
+        })
+    }
+}
+
+fn label(text: &str) -> Result<(String, String), String> {
+    match text.split_once('=') {
+        Some((key, value)) if !key.is_empty() => Ok((key.into(), value.into())),
+        _ => Err(format!("`{text}` is not KEY=VALUE")),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_flag_overrules_the_file_and_the_file_the_default() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("agent.toml");
+        std::fs::write(&path, "node = \"press-7\"\nbridge = \"lan0\"\n[labels]\nhall = \"2\"\n").unwrap();
+        let path = path.to_str().unwrap();
+        let run = Run::parse_from(["run", "--config", path, "--bridge", "br9", "--label", "hall=3"]);
+        let config = run.resolve().unwrap();
+        assert_eq!(config.node.as_str(), "press-7");
+        assert_eq!(config.bridge, "br9");
+        assert_eq!(config.labels["hall"], "3");
+        assert_eq!(config.run_dir, PathBuf::from("/run/godwit"));
+    }
+
+    #[test]
+    fn an_unknown_key_in_the_file_is_named() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("agent.toml");
+        std::fs::write(&path, "brigde = \"lan0\"\n").unwrap();
+        let run = Run::parse_from(["run", "--config", path.to_str().unwrap()]);
+        assert!(run.resolve().unwrap_err().to_string().contains("brigde"));
+    }
+}

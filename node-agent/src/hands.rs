@@ -1,0 +1,169 @@
+//! Carries the machine's calls out: engine, network and streams, one lane per container.
+//!
+//! ```text
+//! Call ─▶ lane of the container: end what is under way, then the new call ─▶ Input::Done
+//! ```
+//!
+//! A call is the machine's word for a handful of steps of the engine; [`Call::Thaw`] and
+//! [`Call::Destroy`] clear up after any other that was cut short.
+
+mod calls;
+mod looks;
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::PathBuf;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use godwit_bus::stream::Streams;
+use godwit_proto::frame::{FromNode, Progress, Step};
+use godwit_proto::id::{ContainerId, Epoch};
+use godwit_proto::migration::{Call, Input, Outcome, Phase, Record};
+use godwit_proto::stream::StreamId;
+use godwit_proto::topic::Peer;
+use tokio::sync::mpsc;
+use tokio::task::JoinHandle;
+
+use crate::driver::{Driver, Errand};
+use crate::engine::{Engine, EngineError};
+use crate::network::{Network, NetworkError};
+
+/// Why a call failed, in words that reach the operator.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum CallError {
+    #[error(transparent)]
+    Engine(#[from] EngineError),
+    #[error("the container's network on this node: {0}")]
+    Network(#[from] NetworkError),
+    #[error(transparent)]
+    Receive(#[from] godwit_bus::stream::ReceiveError),
+    #[error(transparent)]
+    Offer(#[from] godwit_bus::stream::OfferError),
+    #[error("{what}: {source}")]
+    File { what: String, source: std::io::Error },
+    #[error("the image was loaded as {loaded}, but {wanted} was asked for")]
+    OtherImage { wanted: godwit_proto::id::ImageId, loaded: godwit_proto::id::ImageId },
+    #[error("the checkpoint was withdrawn while it was read")]
+    Withdrawn,
+    #[error("the record names no other node")]
+    NoPeer,
+}
+
+/// What every call needs.
+pub(crate) struct Tools<E> {
+    pub(crate) engine: Arc<E>,
+    pub(crate) network: Network,
+    pub(crate) streams: Streams,
+    pub(crate) spool: PathBuf,
+    pub(crate) progress: mpsc::Sender<FromNode>,
+    /// The containers that the ledger names: any other of ours is a stranger to it.
+    pub(crate) ledgered: Mutex<BTreeSet<ContainerId>>,
+}
+
+impl<E> Tools<E> {
+    /// Where a checkpoint lies on its way out (source) or in (target).
+    pub(crate) fn checkpoint(&self, container: ContainerId, epoch: Epoch) -> PathBuf {
+        self.spool.join(format!("{container}-{epoch}.checkpoint"))
+    }
+
+    pub(crate) fn is_ledgered(&self, id: ContainerId) -> bool {
+        self.ledgered.lock().unwrap_or_else(PoisonError::into_inner).contains(&id)
+    }
+
+    pub(crate) fn note_ledgered(&self, id: ContainerId) {
+        self.ledgered.lock().unwrap_or_else(PoisonError::into_inner).insert(id);
+    }
+
+    /// Says that a step began. Nothing rests on it: it may be lost.
+    pub(crate) fn begin(&self, record: &Record, step: Step) {
+        self.report(Progress {
+            container: record.spec.id,
+            epoch: record.epoch,
+            step,
+            bytes: 0,
+            total_bytes: None,
+            wire_bytes: 0,
+            rate: 0,
+        });
+    }
+
+    pub(crate) fn report(&self, progress: Progress) {
+        let _ = self.progress.try_send(FromNode::Progress(progress));
+    }
+}
+
+/// The lanes.
+pub(crate) struct Hands<E> {
+    tools: Arc<Tools<E>>,
+    driver: Driver,
+    lanes: BTreeMap<ContainerId, JoinHandle<()>>,
+}
+
+impl<E: Engine> Hands<E> {
+    pub(crate) fn new(tools: Arc<Tools<E>>, driver: Driver) -> Self {
+        Self { tools, driver, lanes: BTreeMap::new() }
+    }
+
+    /// Offers again what a source held frozen when the agent ended.
+    ///
+    /// # Errors
+    /// When an image that a frozen container's fate hangs on cannot be read.
+    pub(crate) async fn resume(&self, records: &[Record]) -> Result<(), CallError> {
+        for record in records.iter().filter(|record| record.phase == Phase::Frozen) {
+            let (container, epoch) = (record.spec.id, record.epoch);
+            let path = self.tools.checkpoint(container, epoch);
+            let peer = record.peer.clone().ok_or(CallError::NoPeer)?;
+            let stream = StreamId::Checkpoint { container, epoch };
+            self.tools.streams.offer(stream, path, Peer::from(peer)).await?;
+        }
+        Ok(())
+    }
+
+    /// Serves errands until their sender is gone, then ends what is under way.
+    pub(crate) async fn serve(mut self, mut errands: mpsc::Receiver<Errand>) {
+        while let Some(errand) = errands.recv().await {
+            match errand {
+                Errand::Call { record, number, call } => self.begin(record, number, call),
+                Errand::Look(look) => {
+                    let (tools, driver) = (self.tools.clone(), self.driver.clone());
+                    tokio::spawn(async move { looks::look(&tools, &driver, look).await });
+                }
+                Errand::StopAll => {
+                    for (_, lane) in std::mem::take(&mut self.lanes) {
+                        end(lane).await;
+                    }
+                }
+            }
+        }
+        for (_, lane) in self.lanes {
+            end(lane).await;
+        }
+    }
+
+    fn begin(&mut self, record: Box<Record>, number: u64, call: Call) {
+        let container = record.spec.id;
+        self.tools.note_ledgered(container);
+        let before = self.lanes.remove(&container);
+        let (tools, driver) = (self.tools.clone(), self.driver.clone());
+        let lane = tokio::spawn(async move {
+            if let Some(before) = before {
+                end(before).await;
+            }
+            let outcome = match calls::carry_out(&tools, &record, &call).await {
+                Ok(outcome) => outcome,
+                Err(error) => {
+                    tracing::warn!(%container, ?call, %error, "a call failed");
+                    Outcome::Failed(error.to_string())
+                }
+            };
+            driver.feed(Input::Done { container, call: number, outcome }).await;
+        });
+        self.lanes.insert(container, lane);
+        self.lanes.retain(|_, lane| !lane.is_finished());
+    }
+}
+
+/// Cuts a lane short between two of its steps' awaits, and returns once it is gone.
+async fn end(lane: JoinHandle<()>) {
+    lane.abort();
+    let _ = lane.await;
+}

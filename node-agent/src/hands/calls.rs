@@ -1,0 +1,207 @@
+//! What each call means in steps of engine, network and streams.
+
+use std::path::Path;
+use std::time::Duration;
+
+use godwit_bus::stream::{Progress as StreamProgress, ReceiveOptions, manifest_digest};
+use godwit_proto::container::Mode;
+use godwit_proto::frame::{Progress, Step};
+use godwit_proto::id::Digest;
+use godwit_proto::migration::{Call, Outcome, Record};
+use godwit_proto::stream::StreamId;
+use godwit_proto::topic::Peer;
+
+use super::{CallError, Tools};
+use crate::engine::Engine;
+
+/// How long a container may take to end by itself when it is stopped.
+const STOP_GRACE_SECONDS: u32 = 10;
+/// How often a transfer in progress is reported.
+const PROGRESS_EVERY: Duration = Duration::from_millis(200);
+
+/// Carries one call out.
+///
+/// Dropped at any await, it leaves something half done, which thaw and destroy undo.
+pub(super) async fn carry_out<E: Engine>(
+    tools: &Tools<E>,
+    record: &Record,
+    call: &Call,
+) -> Result<Outcome, CallError> {
+    let spec = &record.spec;
+    match call {
+        Call::Create => {
+            require_image(tools, record, &Peer::Controller).await?;
+            let netns = tools.network.ensure(spec.id, &spec.address).await?;
+            tools.engine.create(spec, &netns).await?;
+        }
+        Call::Start => {
+            tools.network.ensure(spec.id, &spec.address).await?;
+            tools.engine.start(spec).await?;
+            tools.network.attach(spec.id, &spec.address).await?;
+        }
+        Call::Stop => tools.engine.stop(spec, STOP_GRACE_SECONDS).await?,
+        Call::Arm(plan) => tools.engine.arm(spec, plan.mode).await?,
+        Call::Freeze => return freeze(tools, record).await.map(Outcome::Image),
+        Call::Hold => tools.engine.freeze(spec, Mode::Live).await?,
+        Call::Thaw => thaw(tools, record).await?,
+        Call::Prepare => prepare(tools, record).await?,
+        Call::Fetch => return fetch(tools, record).await.map(Outcome::Image),
+        Call::Stage => {
+            tools.begin(record, Step::Staging);
+            let file = tools.checkpoint(spec.id, record.epoch);
+            tools.engine.stage(spec, record.mode, &file).await?;
+        }
+        Call::Open => {
+            tools.begin(record, Step::Opening);
+            tools.engine.open(spec, record.mode).await?;
+            tools.network.attach(spec.id, &spec.address).await?;
+            remove(&tools.checkpoint(spec.id, record.epoch)).await?;
+        }
+        Call::Destroy => {
+            let (container, epoch) = (spec.id, record.epoch);
+            tools.streams.withdraw(&StreamId::Checkpoint { container, epoch });
+            tools.engine.destroy(spec).await?;
+            tools.network.remove(container).await?;
+            sweep(tools, record).await?;
+        }
+    }
+    Ok(Outcome::Done)
+}
+
+/// Source: freeze, cut, dump, offer. The gap begins with the first of these.
+async fn freeze<E: Engine>(tools: &Tools<E>, record: &Record) -> Result<Digest, CallError> {
+    let (spec, epoch) = (&record.spec, record.epoch);
+    let to = record.peer.clone().ok_or(CallError::NoPeer)?;
+    tools.begin(record, Step::Freezing);
+    tools.engine.freeze(spec, record.mode).await?;
+    // Only what is frozen is cut: a kernel that still runs would answer with a reset.
+    tools.network.cut(spec.id).await?;
+    tools.begin(record, Step::Dumping);
+    let file = tools.checkpoint(spec.id, epoch);
+    tools.engine.dump(spec, record.mode, &file).await?;
+    let stream = StreamId::Checkpoint { container: spec.id, epoch };
+    // The target is sent it from now on, while it is still being hashed.
+    let offered = tools.streams.offer(stream, file, Peer::from(to)).await?;
+    let manifest = offered.manifest().await.ok_or(CallError::Withdrawn)?;
+    Ok(manifest_digest(&manifest))
+}
+
+/// Source: the move is off.
+async fn thaw<E: Engine>(tools: &Tools<E>, record: &Record) -> Result<(), CallError> {
+    let (container, epoch) = (record.spec.id, record.epoch);
+    tools.begin(record, Step::Thawing);
+    tools.streams.withdraw(&StreamId::Checkpoint { container, epoch });
+    // The namespace may be gone after a reboot of the host; a thaw then fails below.
+    tools.network.attach(container, &record.spec.address).await?;
+    tools.engine.thaw(&record.spec, record.mode).await?;
+    remove(&tools.checkpoint(container, epoch)).await
+}
+
+/// Target: all that can be done while the source still runs.
+async fn prepare<E: Engine>(tools: &Tools<E>, record: &Record) -> Result<(), CallError> {
+    let spec = &record.spec;
+    let from = record.peer.clone().ok_or(CallError::NoPeer)?;
+    require_image(tools, record, &from.into()).await?;
+    let netns = tools.network.ensure(spec.id, &spec.address).await?;
+    tools.network.cut(spec.id).await?;
+    Ok(tools.engine.prepare(spec, record.mode, &netns).await?)
+}
+
+/// Target: the checkpoint, verified whole.
+async fn fetch<E: Engine>(tools: &Tools<E>, record: &Record) -> Result<Digest, CallError> {
+    let (container, epoch) = (record.spec.id, record.epoch);
+    let from = record.peer.clone().ok_or(CallError::NoPeer)?;
+    let stream = StreamId::Checkpoint { container, epoch };
+    let into = tools.checkpoint(container, epoch);
+    receive(tools, record, stream, &from.into(), &into, Step::Transferring).await
+}
+
+/// Has the container's image loaded, from `from` if the engine lacks it.
+async fn require_image<E: Engine>(
+    tools: &Tools<E>,
+    record: &Record,
+    from: &Peer,
+) -> Result<(), CallError> {
+    let wanted = &record.spec.image;
+    if tools.engine.images().await?.iter().any(|held| held.id == *wanted) {
+        return Ok(());
+    }
+    let file = tools.spool.join(format!("{wanted}.image"));
+    let stream = StreamId::Image(wanted.clone());
+    receive(tools, record, stream, from, &file, Step::FetchingImage).await?;
+    let loaded = tools.engine.load_image(&file).await?;
+    remove(&file).await?;
+    if loaded == *wanted {
+        Ok(())
+    } else {
+        Err(CallError::OtherImage { wanted: wanted.clone(), loaded })
+    }
+}
+
+/// Receives a stream and reports how far it is as it comes.
+async fn receive<E: Engine>(
+    tools: &Tools<E>,
+    record: &Record,
+    stream: StreamId,
+    from: &Peer,
+    into: &Path,
+    step: Step,
+) -> Result<Digest, CallError> {
+    let options = ReceiveOptions { bwlimit: record.bwlimit, ..ReceiveOptions::default() };
+    let mut transfer = tools.streams.receive(stream, from.clone(), into.to_path_buf(), options);
+    let watched = transfer.progress();
+    let mut every = tokio::time::interval(PROGRESS_EVERY);
+    loop {
+        tokio::select! {
+            received = &mut transfer => {
+                tools.report(shown(record, step, &watched.borrow()));
+                return Ok(manifest_digest(&received?.manifest));
+            }
+            _ = every.tick() => {
+                let at = watched.borrow().clone();
+                // The step is worth telling once bytes flow: the target waits long before.
+                if at.total_bytes.is_some() {
+                    tools.report(shown(record, step, &at));
+                }
+            }
+        }
+    }
+}
+
+fn shown(record: &Record, step: Step, at: &StreamProgress) -> Progress {
+    Progress {
+        container: record.spec.id,
+        epoch: record.epoch,
+        step,
+        bytes: at.bytes,
+        total_bytes: at.total_bytes,
+        wire_bytes: at.wire_bytes,
+        rate: at.rate,
+    }
+}
+
+/// Removes a file; absent is success.
+async fn remove(file: &Path) -> Result<(), CallError> {
+    match tokio::fs::remove_file(file).await {
+        Err(source) if source.kind() != std::io::ErrorKind::NotFound => {
+            Err(CallError::File { what: format!("removing {}", file.display()), source })
+        }
+        _ => Ok(()),
+    }
+}
+
+/// Removes every checkpoint of the container, of whichever epoch, whole or partial.
+async fn sweep<E: Engine>(tools: &Tools<E>, record: &Record) -> Result<(), CallError> {
+    let prefix = format!("{}-", record.spec.id);
+    let failed = |source| CallError::File {
+        what: format!("reading {}", tools.spool.display()),
+        source,
+    };
+    let mut files = tokio::fs::read_dir(&tools.spool).await.map_err(failed)?;
+    while let Some(file) = files.next_entry().await.map_err(failed)? {
+        if file.file_name().to_string_lossy().starts_with(&prefix) {
+            remove(&file.path()).await?;
+        }
+    }
+    Ok(())
+}
