@@ -55,8 +55,8 @@ impl World {
             790..=849 => self.agent_ticks(node),
             850..=889 => self.controller_ticks(),
             890..=929 => self.tenant_acts(),
-            930..=932 => self.operator_cancels(),
-            933..=957 => self.somebody_comes_back(node),
+            930..=930 => self.operator_cancels(),
+            931..=957 => self.somebody_comes_back(node),
             958..=963 => self.orphans_go_on(node),
             _ => self.misfortune(node, container),
         }

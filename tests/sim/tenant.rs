@@ -106,7 +106,7 @@ impl World {
         let is_resting = holding.intent == Intent::Rest
             && self.controller.desk.is_some()
             && self.db.unsettled(id).is_none()
-            && report.epoch == holding.epoch
+            && (report.epoch == holding.epoch || report.phase == Phase::Ran)
             && !report.is_busy;
         is_resting.then(|| (holding.clone(), report.clone()))
     }

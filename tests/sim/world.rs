@@ -160,7 +160,7 @@ impl World {
     }
 
     pub(crate) fn index(&self, container: ContainerId) -> usize {
-        container.0.as_u128() as usize - 1
+        (container.0.as_u128() >> 96) as usize - 1
     }
 
     pub(crate) fn node_index(&self, node: &NodeId) -> usize {
@@ -220,7 +220,7 @@ impl World {
 fn spec(index: usize) -> Option<ContainerSpec> {
     let name = ["counter", "ledger"][index];
     Some(ContainerSpec {
-        id: ContainerId(Uuid::from_u128(index as u128 + 1)),
+        id: ContainerId(Uuid::from_u128((index as u128 + 1) << 96)),
         tenant: Tenant::default_tenant(),
         name: name.parse().ok()?,
         image: "ab".repeat(32).parse().ok()?,

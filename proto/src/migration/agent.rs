@@ -55,7 +55,7 @@ impl Agent {
 
     /// True while a move is in hand: the driver then ticks faster.
     pub fn is_moving(&self) -> bool {
-        self.copies.values().any(|c| c.record.phase.awaits_verdict() || c.arming.is_some())
+        self.copies.values().any(Copy::is_moving)
     }
 
     /// The rows as they stand, for people and tests.
@@ -72,6 +72,7 @@ impl Agent {
     pub fn step(&mut self, input: Input) -> Vec<Effect> {
         match input {
             Input::Seen { look, sights, strangers } => self.seen(look, sights, strangers),
+            Input::Unseen => self.looking = false,
             Input::Tick => self.tick(),
             Input::Done { container, call, outcome } => {
                 if let Some(copy) = self.copies.get_mut(&container) {
@@ -110,7 +111,10 @@ impl Agent {
             .filter(|(_, copy)| copy.record.phase.awaits_verdict())
             .map(|(id, _)| *id)
             .collect();
-        if self.has_looked {
+        if self.has_looked && self.obeys().is_none() {
+            // A hello can be lost, and nobody asks a node that was never heard of.
+            self.hello();
+        } else if self.has_looked {
             due.into_iter().for_each(|id| self.report(id));
         }
     }
@@ -210,7 +214,8 @@ impl Agent {
         } else if let Some(copy) = self.copies.get_mut(&container) {
             let hand = &mut self.hand;
             match order {
-                Order::Ask | Order::Create(_) => {}
+                Order::Ask => {}
+                Order::Create(_) => copy.on_create(hand, epoch),
                 Order::Start => copy.on_start(hand, epoch),
                 Order::Stop => copy.on_stop(hand, epoch),
                 Order::Remove => copy.on_remove(hand, epoch),

@@ -20,8 +20,10 @@ pub(super) struct Copy {
     pub(super) record: Record,
     /// The call that is under way.
     pub(super) call: Option<(u64, Call)>,
-    /// What the kernel showed last.
+    /// What the kernel showed last, or what a call that succeeded since has made of it.
     pub(super) execution: Execution,
+    /// Something of it may be there: processes, files, a namespace.
+    pub(super) has_trace: bool,
     /// Source: the epoch that it is armed, or arming, for, and how.
     pub(super) arming: Option<(Epoch, Plan)>,
     /// The epoch for which everything before the freeze is done.
@@ -58,6 +60,7 @@ impl Copy {
             record,
             call: None,
             execution: Execution::Absent,
+            has_trace: true,
             arming: None,
             ready: None,
             stale_before: 0,
@@ -90,6 +93,7 @@ impl Copy {
         let number = hand.next();
         self.call = Some((number, call.clone()));
         self.stale_before = number;
+        self.has_trace = true;
         hand.effects.push(Effect::Call { record: Box::new(self.record.clone()), number, call });
     }
 
@@ -102,11 +106,27 @@ impl Copy {
             role: self.record.role,
             peer: self.record.peer.clone(),
             ready: self.ready,
-            is_busy: self.call.is_some(),
+            is_busy: self.is_busy(),
             image: self.record.image,
             reason: self.record.reason.clone(),
             exit_code: self.exit_code,
         }
+    }
+
+    /// The driver ought to look and repeat itself more often.
+    pub(super) fn is_moving(&self) -> bool {
+        let is_on_its_way = matches!(self.record.phase, Phase::Creating | Phase::Starting);
+        self.record.phase.awaits_verdict() || is_on_its_way || self.arming.is_some()
+    }
+
+    /// A call is under way, or the last one left something that contradicts the phase.
+    fn is_busy(&self) -> bool {
+        let is_left = match self.record.phase {
+            Phase::Stopped => self.execution != Execution::Absent,
+            Phase::Gone => self.has_trace,
+            _ => false,
+        };
+        self.call.is_some() || is_left
     }
 
     /// Takes a new epoch: what was known of the last attempt is no longer of use.
@@ -118,6 +138,7 @@ impl Copy {
         self.record.bwlimit = None;
         self.record.mode = Default::default();
         self.record.role = Role::Owner;
+        self.arming = None;
         self.ready = None;
         self.reopened = 0;
         self.exit_code = None;
@@ -135,9 +156,6 @@ impl Copy {
             (Call::Create, Phase::Creating, Outcome::Done) => self.enter(hand, Phase::Stopped),
             (Call::Create, Phase::Creating, Outcome::Failed(why)) => self.give_up(hand, why),
             (Call::Start, Phase::Starting, Outcome::Done) => self.enter(hand, Phase::Active),
-            (Call::Start, Phase::Starting, Outcome::Failed(why)) => {
-                self.enter_because(hand, Phase::Ran, why);
-            }
             (Call::Arm(_), _, outcome) => self.armed(hand, outcome),
             (Call::Freeze, Phase::Arming, outcome) => self.dumped(hand, outcome),
             (Call::Thaw, Phase::Kept | Phase::Thawing, Outcome::Done) => {
@@ -145,11 +163,22 @@ impl Copy {
                 self.ready = None;
                 self.enter(hand, Phase::Active);
             }
+            (Call::Stop, Phase::Stopped, Outcome::Done) => {
+                self.arming = None;
+                self.execution = Execution::Absent;
+                hand.must_report = true;
+            }
+            (Call::Destroy, _, Outcome::Done) => {
+                self.execution = Execution::Absent;
+                self.has_trace = false;
+                hand.must_report = true;
+            }
             (Call::Prepare, Phase::Preparing, outcome) => self.prepared(hand, outcome),
             (Call::Fetch, Phase::Preparing, outcome) => self.fetched(hand, outcome),
             (Call::Stage, _, outcome) => self.staged(hand, outcome),
             (Call::Open, Phase::Opening, Outcome::Done) => self.enter(hand, Phase::Active),
-            // What a failed thaw, opening, stop or removal left, the next look shows.
+            // What a failed start, thaw, opening, stop or removal left, the next look shows:
+            // a call may say that it failed although it did not.
             (_, _, Outcome::Failed(why)) => {
                 self.record.reason = Some(why);
                 hand.must_report = true;
@@ -165,16 +194,25 @@ impl Copy {
         if self.call.is_some() || look <= self.stale_before {
             return;
         }
+        let was_busy = self.is_busy();
         let has_trace = sight.is_some();
         let sight = sight.unwrap_or(Sight {
             execution: Execution::Absent,
-            is_guarded: true,
+            is_guarded: false,
             exit_code: None,
         });
         self.execution = sight.execution;
+        self.has_trace = has_trace;
+        hand.must_report |= was_busy != self.is_busy();
         match (self.record.phase, sight.execution) {
             (Phase::Creating, _) => self.ask(hand, Call::Create),
             (Phase::Starting, Execution::Running) => self.ask(hand, Call::Start),
+            // Never started, as far as anybody knows: the agent ended before it could.
+            (Phase::Starting, Execution::Absent)
+                if sight.exit_code.is_none() && self.record.reason.is_none() =>
+            {
+                self.ask(hand, Call::Start);
+            }
             (Phase::Arming, _) => self.keep(hand, "the agent restarted while it dumped"),
             (Phase::Kept | Phase::Thawing | Phase::Active, Execution::Frozen) => {
                 self.ask(hand, Call::Thaw);
@@ -188,6 +226,7 @@ impl Copy {
                 self.exit_code = sight.exit_code;
                 self.enter(hand, Phase::Ran);
             }
+            (Phase::Ran, Execution::Absent) => self.exit_code = sight.exit_code,
             (Phase::Frozen, Execution::Absent) => {
                 self.enter_because(hand, Phase::Dead, "its frozen processes are gone");
             }

@@ -57,6 +57,9 @@ pub struct Decider {
     opened_at: Duration,
     heard: [Option<Heard>; 2],
     is_storing: bool,
+    /// Ends that were fenced under this run. They come back as another life, which is another
+    /// run: whatever is heard of them under this one was said before.
+    silenced: Vec<End>,
     /// What was ordered last; only a tick repeats it.
     ordered: Vec<Decision>,
 }
@@ -65,7 +68,15 @@ impl Decider {
     /// Takes up an attempt: a new one, or a row of the database after a start.
     /// `now` counts from any fixed point.
     pub fn new(row: Row, run: Run, now: Duration) -> Self {
-        Self { row, run, opened_at: now, heard: [None, None], is_storing: false, ordered: Vec::new() }
+        Self {
+            row,
+            run,
+            opened_at: now,
+            heard: [None, None],
+            is_storing: false,
+            silenced: Vec::new(),
+            ordered: Vec::new(),
+        }
     }
 
     /// The row as it was last stored.
@@ -80,16 +91,19 @@ impl Decider {
 
     /// Nothing is left to do or to tell.
     pub fn is_over(&self) -> bool {
-        let is_quiet = [End::Source, End::Target].into_iter().all(|end| match self.view(end) {
-            View::At(phase) => !phase.awaits_verdict(),
+        let is_quiet = |end| match self.view(end) {
+            View::At(phase) if self.row.side() == Some(end) => !phase.awaits_verdict(),
+            View::At(phase) => phase == Phase::Gone || self.is_fenced(end),
             _ => true,
-        });
-        self.row.is_settled && is_quiet
+        };
+        self.row.is_settled && is_quiet(End::Source) && is_quiet(End::Target)
     }
 
     /// Hears a report. Late ones change nothing: within a run only the furthest counts.
     pub fn hear(&mut self, from: &NodeId, report: Report, now: Duration) -> Vec<Decision> {
-        let Some(end) = self.row.end(from) else { return Vec::new() };
+        let Some(end) = self.row.end(from).filter(|end| !self.silenced.contains(end)) else {
+            return Vec::new();
+        };
         let slot = &mut self.heard[end as usize];
         match slot {
             Some(old) if rank(&old.report) > rank(&report) => return Vec::new(),
@@ -121,9 +135,15 @@ impl Decider {
     }
 
     /// The operator says that an end lost its power, or that its copies were killed.
-    /// Never say it of a node that is merely unreachable.
+    /// Never say it of a node that is merely unreachable, nor of one whose agent is up:
+    /// that one says itself what is left.
     pub fn fence(&mut self, end: End) -> Vec<Decision> {
-        if self.is_storing || self.row.fenced.contains(&end) {
+        if self.is_storing || self.silenced.contains(&end) {
+            return Vec::new();
+        }
+        self.silenced.push(end);
+        self.heard[end as usize] = None;
+        if self.row.fenced.contains(&end) {
             return Vec::new();
         }
         self.row.fenced.push(end);
@@ -192,9 +212,17 @@ impl Decider {
         self.row.fenced.contains(&end)
     }
 
-    /// It runs there, or has begun to.
+    /// It ran there under this epoch, or never left, and ended by itself: that is its end,
+    /// nothing is brought back.
+    fn has_ended(&self, end: End) -> bool {
+        let has_code = self.report(end).is_some_and(|report| report.exit_code.is_some());
+        self.view(end) == View::At(Phase::Ran) && has_code
+    }
+
+    /// It runs there, has begun to, or has run to its end.
     fn runs(&self, end: End) -> bool {
         let runs = match self.view(end) {
+            View::At(Phase::Ran) => self.has_ended(end),
             View::At(phase) => phase.runs(),
             View::Beyond => end == End::Target && self.row.has_arrived,
             _ => false,
@@ -226,7 +254,8 @@ impl Decider {
 
     fn arrive(&mut self) -> Option<Vec<Decision>> {
         let target = self.view(End::Target);
-        let seen = matches!(target, View::At(Phase::Active | Phase::Stopped));
+        let seen = matches!(target, View::At(Phase::Active | Phase::Stopped))
+            || self.has_ended(End::Target);
         (seen && self.row.side() == Some(End::Target) && !self.row.has_arrived).then(|| {
             self.row.has_arrived = true;
             self.store()
@@ -366,17 +395,35 @@ impl Decider {
             self.row.is_settled = true;
             return Some(self.store());
         }
+        let is_at_rest = match self.row.side() {
+            Some(End::Source) => rests(source),
+            Some(End::Target) => rests(target) && self.row.has_arrived,
+            None => false,
+        };
+        if is_at_rest {
+            return None;
+        }
         let both_gone = self.is_gone(End::Source) && self.is_gone(End::Target);
         let both_fenced = self.is_fenced(End::Source) && self.is_fenced(End::Target);
         let is_over = |view| matches!(view, View::At(Dead | DeadUnknown | Ran));
-        if both_gone && !both_fenced && (is_over(source) || is_over(target)) {
-            // The files are where a copy died; a later start makes a new life of them.
-            let files_at_source = self.row.side() != Some(End::Target) || !is_over(target);
-            let side = if files_at_source { End::Source } else { End::Target };
-            self.row.is_settled = true;
-            return Some(self.rule(side, Cause::MemoryLost, true));
+        match self.row.ruling {
+            _ if !both_gone || both_fenced => None,
+            Some(Ruling { side, cause: Cause::MemoryLost, .. }) => {
+                let is_alone = match side {
+                    End::Source => is_empty(End::Target, target),
+                    End::Target => is_empty(End::Source, source),
+                };
+                self.row.is_settled = is_alone;
+                is_alone.then(|| self.store())
+            }
+            _ if is_over(source) || is_over(target) => {
+                // The files are where it ran last; a later start makes a new life of them.
+                let is_here = target == View::At(Ran) && source != View::At(Ran);
+                let side = if is_here { End::Target } else { End::Source };
+                Some(self.rule(side, Cause::MemoryLost, true))
+            }
+            _ => None,
         }
-        None
     }
 
     /// The orders, unless the very same were given already: reports answer orders, and
@@ -436,6 +483,9 @@ impl Decider {
     /// The source is gone and the target never staged: it refuses for good, so that this can end.
     fn refusal_orders(&self, source: View, target: View, tell: &mut impl FnMut(End, Order)) {
         use Phase::{Dead, DeadUnknown, Preparing, Ran, UnknownAbsent};
+        if self.row.ruling.is_some_and(|ruling| ruling.cause == Cause::MemoryLost) {
+            return;
+        }
         let source_over = self.is_fenced(End::Source)
             || matches!(source, View::At(Dead | DeadUnknown | Ran | UnknownAbsent));
         let is_waiting = matches!(target, View::Idle | View::At(Preparing));
@@ -453,7 +503,7 @@ impl Decider {
         tell: &mut impl FnMut(End, Order),
     ) {
         use Phase::{Active, Dead, Frozen, Gone, Preparing, Ran, Staged, Stopped};
-        use Phase::{UnknownFrozen, UnknownRunning};
+        use Phase::{UnknownAbsent, UnknownFrozen, UnknownRunning};
         let is_own = ruling.by == self.run;
         match ruling.side {
             End::Source => {
@@ -468,8 +518,7 @@ impl Decider {
                     tell(End::Source, Order::Adopt);
                 }
                 let runs = matches!(source, View::At(Active | Stopped | Ran) | View::Beyond);
-                let is_settled_loss = ruling.cause == Cause::MemoryLost;
-                let may_discard = runs || is_settled_loss;
+                let may_discard = runs || ruling.cause == Cause::MemoryLost;
                 if may_discard && !matches!(target, View::At(Gone) | View::Idle | View::Beyond) {
                     tell(End::Target, Order::Discard);
                 }
@@ -486,8 +535,14 @@ impl Decider {
                 if target == View::At(UnknownRunning) {
                     tell(End::Target, Order::Adopt);
                 }
-                let is_held = !matches!(source, View::At(Gone) | View::Idle | View::Unheard | View::Beyond);
-                if self.row.has_arrived && is_held {
+                let is_held =
+                    !matches!(source, View::At(Gone) | View::Idle | View::Unheard | View::Beyond);
+                let may_discard = self.row.has_arrived || ruling.cause == Cause::MemoryLost;
+                if may_discard && source == View::At(UnknownAbsent) {
+                    // It knows no row to discard: refusing makes one.
+                    tell(End::Source, Order::Refuse(Box::new(self.row.spec.clone())));
+                }
+                if may_discard && is_held {
                     tell(End::Source, Order::Discard);
                 }
             }

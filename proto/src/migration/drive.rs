@@ -237,15 +237,16 @@ impl Desk {
         now: Duration,
     ) -> Result<(), W::Error> {
         let key = (report.container, report.epoch);
-        let is_waiting = report.phase.awaits_verdict() || report.phase == Phase::Dead;
-        if !is_waiting || self.attempts.contains_key(&key) {
+        let is_left = matches!(report.phase, Phase::Dead | Phase::DeadUnknown | Phase::Ran);
+        let is_waiting = report.phase.awaits_verdict();
+        if !(is_waiting || is_left) || self.attempts.contains_key(&key) {
             return Ok(());
         }
         let row = match world.row(key.0, key.1)? {
-            Some(row) if report.phase != Phase::Dead || !row.is_settled => Some(row),
-            Some(_) => None,
+            // What the holder of a settled attempt still has is for whoever starts it.
+            Some(row) => (is_waiting || row.holder() != node).then_some(row),
             None => match (world.spec(key.0)?, report.peer.clone()) {
-                (Some(spec), Some(peer)) if report.phase.awaits_verdict() => {
+                (Some(spec), Some(peer)) if is_waiting => {
                     let ends = match report.role {
                         Role::Target => (peer, node.clone()),
                         Role::Owner => (node.clone(), peer),

@@ -183,6 +183,8 @@ pub enum Input {
         /// Containers of the fabric that the ledger does not name: it was lost, or is older than they.
         strangers: Vec<(Box<ContainerSpec>, Sight)>,
     },
+    /// A look failed; a later one will tell.
+    Unseen,
     /// Time passed.
     Tick,
 }

@@ -52,32 +52,74 @@ pub enum Due {
 impl Holding {
     /// What to do now that the node said so much; [`Order::Ask`] when it said nothing.
     pub fn due(&self, report: Option<&Report>) -> Due {
-        use Phase::{Absent, Active, Creating, Dead, Gone, Kept, Ran, Starting, Stopped};
         let Some(report) = report else {
             return Due::Order(match self.intent {
                 Intent::Create => Order::Create(Box::new(self.spec.clone())),
                 _ => Order::Ask,
             });
         };
-        let why = || report.reason.clone().unwrap_or_else(|| "the node gave no reason".into());
-        match (self.intent, report.phase) {
-            (Intent::Rest, _) => Due::Wait,
-            (Intent::Create, Absent) => Due::Order(Order::Create(Box::new(self.spec.clone()))),
-            (Intent::Create, Stopped) if !report.is_busy => Due::Reached,
-            (Intent::Create, Dead) => Due::Failed(why()),
-            (Intent::Start, _) if report.epoch < self.epoch => Due::Order(Order::Start),
-            (Intent::Start, Active) => Due::Reached,
-            (Intent::Start, Ran) => Due::Failed(match &report.reason {
-                Some(reason) => reason.clone(),
-                None => "it ended as soon as it had started".into(),
-            }),
-            (Intent::Stop, Active | Kept | Starting) => Due::Order(Order::Stop),
-            (Intent::Stop, Stopped | Ran) if !report.is_busy => Due::Reached,
-            (Intent::Remove, Gone | Absent) if !report.is_busy => Due::Reached,
-            (Intent::Remove, Creating | Starting | Active | Kept | Stopped | Ran | Dead) => {
-                Due::Order(Order::Remove)
+        // The node lost its ledger. Nobody else runs it, or this would not be a rest.
+        if report.phase == Phase::UnknownRunning {
+            return Due::Order(Order::Adopt);
+        }
+        match self.intent {
+            Intent::Rest => Due::Wait,
+            Intent::Create => self.due_create(report),
+            Intent::Start => self.due_start(report),
+            Intent::Stop => self.due_stop(report),
+            Intent::Remove => self.due_remove(report),
+        }
+    }
+
+    fn due_create(&self, report: &Report) -> Due {
+        match report.phase {
+            Phase::Absent | Phase::UnknownAbsent => {
+                Due::Order(Order::Create(Box::new(self.spec.clone())))
             }
+            Phase::Stopped if !report.is_busy => Due::Reached,
+            Phase::Dead => Due::Failed(why(report, "the node gave no reason")),
             _ => Due::Wait,
         }
     }
+
+    fn due_start(&self, report: &Report) -> Due {
+        match report.phase {
+            // Either nothing of it is there, or (the epoch answered) the ledger and all is lost.
+            Phase::Absent | Phase::Gone => nothing_there(),
+            Phase::UnknownAbsent if report.epoch >= self.epoch => nothing_there(),
+            _ if report.epoch < self.epoch => Due::Order(Order::Start),
+            Phase::Active => Due::Reached,
+            Phase::Ran => Due::Failed(why(report, "it ended as soon as it had started")),
+            _ => Due::Wait,
+        }
+    }
+
+    fn due_stop(&self, report: &Report) -> Due {
+        match report.phase {
+            Phase::Ran | Phase::Absent | Phase::UnknownAbsent => Due::Reached,
+            // Said before it was started: it has more to say.
+            _ if report.epoch < self.epoch => Due::Order(Order::Ask),
+            Phase::Stopped if !report.is_busy => Due::Reached,
+            Phase::Active | Phase::Kept | Phase::Starting => Due::Order(Order::Stop),
+            _ => Due::Wait,
+        }
+    }
+
+    fn due_remove(&self, report: &Report) -> Due {
+        match report.phase {
+            Phase::Absent => Due::Reached,
+            Phase::Gone | Phase::UnknownAbsent if report.epoch >= self.epoch => {
+                if report.is_busy { Due::Wait } else { Due::Reached }
+            }
+            _ => Due::Order(Order::Remove),
+        }
+    }
+}
+
+fn why(report: &Report, otherwise: &str) -> String {
+    report.reason.clone().unwrap_or_else(|| otherwise.into())
+}
+
+fn nothing_there() -> Due {
+    Due::Failed("the node holds nothing of it: remove the container and create it again".into())
 }

@@ -7,11 +7,20 @@ use crate::container::Execution;
 use crate::id::Epoch;
 
 impl Copy {
+    /// Told to make what a lost ledger forgot before it was ever started.
+    pub(super) fn on_create(&mut self, hand: &mut Hand, epoch: Epoch) {
+        if epoch > self.record.epoch && self.record.phase == Phase::UnknownAbsent {
+            self.adopt_epoch(epoch);
+            self.enter(hand, Phase::Creating);
+            self.ask(hand, Call::Create);
+        }
+    }
+
     /// Told to start what is here and does not run. A start is a new epoch: whatever
     /// an older one left anywhere can never be mistaken for it.
     pub(super) fn on_start(&mut self, hand: &mut Hand, epoch: Epoch) {
         let is_here = match self.record.phase {
-            Phase::Stopped | Phase::Ran => true,
+            Phase::Active | Phase::Stopped | Phase::Ran | Phase::UnknownAbsent => true,
             Phase::Dead => self.record.role == Role::Owner,
             _ => false,
         };
@@ -33,10 +42,11 @@ impl Copy {
 
     /// Told to remove, whether it runs or not; never in the middle of a move.
     pub(super) fn on_remove(&mut self, hand: &mut Hand, epoch: Epoch) {
-        use Phase::{Active, Creating, Dead, Kept, Ran, Starting, Stopped};
-        let may =
-            matches!(self.record.phase, Creating | Starting | Active | Kept | Stopped | Ran | Dead);
-        if epoch >= self.record.epoch && may {
+        use Phase::{Active, Creating, Gone, Kept, Starting, Stopped};
+        let phase = self.record.phase;
+        let is_held = matches!(phase, Creating | Starting | Active | Kept | Stopped);
+        let is_new = phase != Gone || epoch > self.record.epoch;
+        if epoch >= self.record.epoch && (is_held || phase.is_over()) && is_new {
             self.record.epoch = epoch;
             self.enter(hand, Phase::Gone);
             self.ask(hand, Call::Destroy);

@@ -21,10 +21,19 @@ impl Copy {
     /// Told to do what can be done before the freeze.
     pub(super) fn on_arm(&mut self, hand: &mut Hand, epoch: Epoch, plan: Plan) {
         let is_new = self.arming.is_none_or(|(armed, _)| armed < epoch);
-        if epoch > self.record.epoch && self.record.phase.is_owner() && is_new {
+        if epoch > self.record.epoch && self.record.phase == Phase::Active && is_new {
             self.arming = Some((epoch, plan));
             self.ready = None;
             self.ask(hand, Call::Arm(plan));
+        }
+        self.refuse_stopped(hand, epoch);
+    }
+
+    /// A stopped container has nothing to freeze: the epoch is refused, it stays stopped.
+    fn refuse_stopped(&mut self, hand: &mut Hand, epoch: Epoch) {
+        if epoch > self.record.epoch && self.record.phase == Phase::Stopped {
+            self.adopt_epoch(epoch);
+            self.enter_because(hand, Phase::Stopped, "it is stopped: there is nothing to freeze");
         }
     }
 
@@ -45,7 +54,8 @@ impl Copy {
 
     /// Told to freeze and dump.
     pub(super) fn on_freeze(&mut self, hand: &mut Hand, epoch: Epoch, to: NodeId, plan: Plan) {
-        if epoch > self.record.epoch && self.record.phase.is_owner() {
+        self.refuse_stopped(hand, epoch);
+        if epoch > self.record.epoch && self.record.phase == Phase::Active {
             let ready = self.ready;
             self.adopt_epoch(epoch);
             self.ready = ready;

@@ -19,7 +19,9 @@ use crate::id::{Digest, Epoch, NodeId};
 impl Copy {
     /// Told to expect the container.
     pub(super) fn on_prepare(&mut self, hand: &mut Hand, epoch: Epoch, from: NodeId, plan: Plan) {
-        if epoch > self.record.epoch && self.record.phase.is_over() {
+        // What an older attempt left is cleared away first; the order comes again.
+        let is_clean = self.call.is_none() && !self.has_trace;
+        if epoch > self.record.epoch && self.record.phase.is_over() && is_clean {
             self.adopt_epoch(epoch);
             self.begin_target(hand, from, plan);
         }
@@ -102,6 +104,8 @@ impl Copy {
                 self.record.epoch = epoch;
                 self.enter_because(hand, Phase::DeadUnknown, why);
             }
+            // The image is whole and may be the last there is: the restore decides.
+            Phase::Preparing if epoch == self.record.epoch && self.record.image.is_some() => {}
             Phase::Preparing if epoch == self.record.epoch => self.give_up(hand, why.into()),
             phase if epoch > self.record.epoch && phase.is_over() => {
                 self.adopt_epoch(epoch);
