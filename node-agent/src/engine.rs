@@ -21,6 +21,7 @@ mod cold;
 pub(crate) mod containers;
 mod images;
 pub(crate) mod layout;
+mod leftovers;
 mod libpod;
 mod podman;
 mod removal;
@@ -137,6 +138,10 @@ pub trait Engine: Send + Sync + 'static {
 
     /// Kills every process, then removes the container and all that the engine holds of it; absent is success.
     fn destroy(&self, spec: &ContainerSpec) -> impl Future<Output = Result<(), EngineError>> + Send;
+
+    /// The specification of a container that the engine holds, as it was made from: what is
+    /// left of it when the agent's ledger is lost. `None` where the engine does not know.
+    fn spec(&self, id: ContainerId) -> impl Future<Output = Result<Option<ContainerSpec>, EngineError>> + Send;
 
     /// Every container of ours, by the kernel's word: cgroups first, then the engine's records.
     ///

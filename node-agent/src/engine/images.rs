@@ -58,12 +58,23 @@ impl Podman {
     }
 
     pub(super) async fn drop_image(&self, id: &ImageId) -> Result<(), EngineError> {
-        let options = RemoveImageOptions { force: true, ..Default::default() };
-        match self.docker.remove_image(id.as_str(), Some(options), None).await {
-            Err(bollard::errors::Error::DockerResponseServerError { status_code: 404, .. }) => Ok(()),
-            Err(error) => Err(self.refused(&format!("removing image {}", id.short()), error)),
-            Ok(_) => Ok(()),
+        let held = self.list_images().await?.into_iter().find(|image| image.id == *id);
+        let Some(held) = held else { return Ok(()) };
+        // Name by name, the last one removes it: by id podman wants force where there are
+        // several, and force would remove the containers that use it.
+        let mut names = held.names;
+        if names.is_empty() {
+            names.push(id.to_string());
         }
+        for name in names {
+            let options = RemoveImageOptions { force: false, ..Default::default() };
+            match self.docker.remove_image(&name, Some(options), None).await {
+                Err(bollard::errors::Error::DockerResponseServerError { status_code: 404, .. }) => {}
+                Err(error) => return Err(self.refused(&format!("removing image {name}"), error)),
+                Ok(_) => {}
+            }
+        }
+        Ok(())
     }
 
     /// bollard's error as the engine's.

@@ -33,6 +33,10 @@ const ASIDE: Duration = Duration::from_secs(2);
 /// What an earlier life held at its gate dies within this.
 const EMPTY: Duration = Duration::from_secs(10);
 
+/// The label in which podman keeps a container's specification: what is left of it when
+/// the agent's ledger is lost.
+const SPEC_LABEL: &str = "godwit.spec";
+
 /// podman with runc and CRIU, its service owned by this value.
 pub struct Podman {
     pub(super) config: EngineConfig,
@@ -212,6 +216,7 @@ fn creation(spec: &ContainerSpec, netns: &Path) -> serde_json::Value {
     labels.extend([
         ("godwit.id".to_owned(), spec.id.to_string()),
         ("godwit.tenant".to_owned(), spec.tenant.to_string()),
+        (SPEC_LABEL.to_owned(), serde_json::to_string(spec).unwrap_or_default()),
         ("godwit.name".to_owned(), spec.name.to_string()),
     ]);
     let mut document = json!({
@@ -324,6 +329,20 @@ impl Engine for Podman {
 
     async fn destroy(&self, spec: &ContainerSpec) -> Result<(), EngineError> {
         self.remove(spec).await
+    }
+
+    async fn spec(&self, id: ContainerId) -> Result<Option<ContainerSpec>, EngineError> {
+        let Some(stored) = containers::find(&self.graphroot, id)? else { return Ok(None) };
+        let found = self
+            .docker
+            .inspect_container(&stored.podman_id, None::<bollard::query_parameters::InspectContainerOptions>)
+            .await
+            .map_err(|error| EngineError::Refused {
+                what: format!("inspecting container {id}"),
+                message: error.to_string(),
+            })?;
+        let labels = found.config.and_then(|config| config.labels).unwrap_or_default();
+        Ok(labels.get(SPEC_LABEL).and_then(|text| serde_json::from_str(text).ok()))
     }
 
     async fn observe(&self) -> Result<Vec<Observed>, EngineError> {

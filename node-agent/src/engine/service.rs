@@ -10,8 +10,7 @@
 //! - every service has its own directory with the stand-in named `criu`; directories of
 //!   earlier services are gone, and a stand-in that was run from one refuses.
 //!
-//! Running containers and their conmon do not sit there (podman puts conmon into
-//! `libpod_parent/conmon` and the container beside it): they outlive the agent.
+//! Running containers outlive the agent; [`super::leftovers`] saves their monitors.
 
 #![expect(unsafe_code, reason = "PDEATHSIG and the control group are set between fork and exec")]
 
@@ -33,14 +32,13 @@ use nix::unistd::Pid;
 use tokio::sync::watch;
 
 use super::EngineError;
-use super::cgroup::{Cgroup, Hierarchy};
+use super::cgroup::Hierarchy;
 use super::layout::EngineConfig;
+use super::leftovers::Leftovers;
 use crate::criu::gate::Gate;
 
 /// How long a service may take until its socket answers.
 const START: Duration = Duration::from_secs(20);
-/// How long killing what an earlier service left may take.
-const EMPTY: Duration = Duration::from_secs(10);
 /// Pauses between starts that fail grow from here …
 const PAUSE_MIN: Duration = Duration::from_millis(100);
 /// … to here.
@@ -69,7 +67,7 @@ struct Stop {
 /// What the keeper needs, on its own thread.
 struct Keeper {
     config: EngineConfig,
-    cgroup: Cgroup,
+    leftovers: Leftovers,
     gate: Arc<Gate>,
     runtime: tokio::runtime::Handle,
     up: watch::Sender<bool>,
@@ -89,16 +87,17 @@ impl Service {
         let stop = Arc::new(Stop::default());
         let socket = config.socket();
         let keeper = Keeper {
-            cgroup: hierarchy.group(&config.cgroup),
+            leftovers: Leftovers {
+                group: hierarchy.group(&config.cgroup),
+                hierarchy: hierarchy.clone(),
+                gates: config.gates(),
+            },
             config,
             gate,
             runtime: tokio::runtime::Handle::current(),
             up,
             stop: stop.clone(),
         };
-        // Before anything else of this life: no call of an earlier one may go on.
-        let cgroup = keeper.cgroup.clone();
-        cgroup.empty(EMPTY).await?;
         let keeper = thread::Builder::new()
             .name("podman-service".into())
             .spawn(move || keeper.run())
@@ -163,20 +162,20 @@ impl Keeper {
             thread::park_timeout(pause);
             pause = (pause * 2).min(PAUSE_MAX);
         }
-        if let Err(error) = self.cgroup.empty_blocking(EMPTY) {
+        if let Err(error) = self.leftovers.clear() {
             tracing::warn!(error = %error, "podman's service left processes behind");
         }
-        let _kept_by_a_survivor = self.cgroup.remove();
+        let _kept_by_a_survivor = self.leftovers.group.remove();
     }
 
     /// One service from its start to its end.
     fn life(&self) -> Result<(), EngineError> {
-        self.cgroup.empty_blocking(EMPTY)?;
+        self.leftovers.clear()?;
         let io = |what: &str| {
             let what = what.to_owned();
             move |source| EngineError::Io { what, source }
         };
-        self.cgroup.create().map_err(io("making the service's control group"))?;
+        self.leftovers.group.create().map_err(io("making the service's control group"))?;
         let shim = self.make_shim().map_err(io("making the directory of the stand-in for criu"))?;
         let listening = {
             let _runtime = self.runtime.enter();
@@ -226,7 +225,7 @@ impl Keeper {
         }
         let log = fs::File::create(self.config.rundir.join("podman.log"))?;
         let group: OwnedFd =
-            fs::OpenOptions::new().write(true).open(self.cgroup.path().join("cgroup.procs"))?.into();
+            fs::OpenOptions::new().write(true).open(self.leftovers.group.path().join("cgroup.procs"))?.into();
         let agent = std::process::id().cast_signed();
         let mut command = Command::new(&self.config.podman);
         command

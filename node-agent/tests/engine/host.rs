@@ -1,0 +1,235 @@
+//! A lab host with the engine on it, and the workload whose ticks are counted.
+
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::time::Duration;
+
+use godwit_agent::engine::{Engine, EngineConfig, Podman};
+use godwit_agent::network::{Network, NetworkConfig};
+use godwit_proto::container::{Address, ContainerSpec, Execution, Limits, Mode};
+use godwit_proto::id::{ContainerId, ImageId};
+
+/// How long anything that is awaited may take.
+const PATIENCE: Duration = Duration::from_secs(30);
+const IMAGE: &str = "localhost/godwit-test:1";
+/// Listens on a socket and counts, each number once.
+const WORKLOAD: &str =
+    "nc -ll -p 7000 -e cat & i=0; while :; do i=$((i+1)); echo tick $i; usleep 5000; done";
+
+pub(crate) struct Host {
+    pub(crate) engine: Podman,
+    pub(crate) network: Network,
+    pub(crate) spec: ContainerSpec,
+    pub(crate) netns: PathBuf,
+}
+
+pub(crate) fn config() -> EngineConfig {
+    let mut config = EngineConfig::standard(env!("CARGO_BIN_EXE_godwit-agent").into());
+    config.rundir = "/run/godwit-test".into();
+    config.workdir = "/var/lib/godwit/test".into();
+    config.cgroup = "godwit-test".into();
+    config
+}
+
+impl Host {
+    /// Starts the engine with a container that does not exist yet.
+    pub(crate) async fn up() -> Self {
+        let _second_time = tracing_subscriber::fmt()
+            .with_env_filter(tracing_subscriber::EnvFilter::from_default_env())
+            .try_init();
+        let engine = Podman::start(config()).await.expect("podman's service");
+        let network = Network::start(NetworkConfig::default()).await.expect("network");
+        let spec = spec(import());
+        let netns = network.ensure(spec.id, &spec.address).await.expect("namespace");
+        Self { engine, network, spec, netns }
+    }
+
+    /// [`Host::up`] with the container running and ticking.
+    pub(crate) async fn running() -> Self {
+        let host = Self::up().await;
+        host.engine.create(&host.spec, &host.netns).await.expect("create");
+        host.network.attach(host.spec.id, &host.spec.address).await.expect("attach");
+        host.engine.start(&host.spec).await.expect("start");
+        host.until_ticks_pass(20).await;
+        host
+    }
+
+    /// The workload's file on the way from one end to the other.
+    pub(crate) fn image(&self) -> PathBuf {
+        config().workdir.join(format!("{}.tar", self.spec.id))
+    }
+
+    /// Freezes, cuts and dumps.
+    pub(crate) async fn dump(&self) {
+        self.engine.freeze(&self.spec, Mode::Live).await.expect("freeze");
+        self.network.cut(self.spec.id).await.expect("cut");
+        self.engine.dump(&self.spec, Mode::Live, &self.image()).await.expect("dump");
+    }
+
+    /// Removes the container's processes and network and makes the network anew, as a target would.
+    pub(crate) async fn become_target(&mut self) {
+        self.engine.destroy(&self.spec).await.expect("destroy");
+        self.network.remove(self.spec.id).await.expect("remove namespace");
+        self.netns = self.network.ensure(self.spec.id, &self.spec.address).await.expect("namespace");
+        self.engine.prepare(&self.spec, Mode::Live, &self.netns).await.expect("prepare");
+    }
+
+    /// Removes everything, and checks that nothing is left.
+    pub(crate) async fn down(self) {
+        let podman_id = self.podman_id();
+        self.engine.destroy(&self.spec).await.expect("destroy");
+        self.engine.destroy(&self.spec).await.expect("destroy again");
+        self.network.remove(self.spec.id).await.expect("remove namespace");
+        self.network.remove(self.spec.id).await.expect("remove namespace again");
+        let _never_dumped = std::fs::remove_file(self.image());
+        if let Some(id) = podman_id {
+            nothing_is_left(&id);
+        }
+        assert!(!self.network.exists(self.spec.id));
+    }
+
+    pub(crate) fn podman_id(&self) -> Option<String> {
+        podman_id(&self.spec)
+    }
+
+    pub(crate) async fn execution(&self) -> Option<Execution> {
+        let all = self.engine.observe().await.expect("observe");
+        all.into_iter().find(|seen| seen.id == self.spec.id).map(|seen| seen.execution)
+    }
+
+    /// Every number that was ticked, in order.
+    pub(crate) fn ticks(&self) -> Vec<u64> {
+        let Some(id) = self.podman_id() else { return Vec::new() };
+        let log = format!("/var/lib/containers/storage/overlay-containers/{id}/userdata/ctr.log");
+        let text = std::fs::read_to_string(log).unwrap_or_default();
+        text.lines()
+            .filter_map(|line| line.rsplit_once("tick ")?.1.parse().ok())
+            .collect()
+    }
+
+    /// Returns once `more` ticks have been logged.
+    pub(crate) async fn until_ticks_pass(&self, more: usize) {
+        let before = self.ticks().len();
+        until(&format!("{more} more ticks"), || self.ticks().len() >= before + more).await;
+    }
+
+    /// Each number came once and none is missing.
+    pub(crate) fn assert_unbroken(&self) {
+        let ticks = self.ticks();
+        let expected: Vec<u64> = (1..=ticks.len() as u64).collect();
+        let broken = ticks.iter().zip(&expected).position(|(a, b)| a != b);
+        assert_eq!(broken, None, "ticks {:?}", broken.map(|at| &ticks[at.saturating_sub(3)..at + 3]));
+    }
+}
+
+/// Waits for a condition that some other process brings about.
+pub(crate) async fn until(what: &str, condition: impl Fn() -> bool) {
+    let end = tokio::time::Instant::now() + PATIENCE;
+    while !condition() {
+        assert!(tokio::time::Instant::now() < end, "no {what} within {PATIENCE:?}");
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+}
+
+pub(crate) fn podman_id(spec: &ContainerSpec) -> Option<String> {
+    let file = "/var/lib/containers/storage/overlay-containers/containers.json";
+    let all: serde_json::Value = serde_json::from_slice(&std::fs::read(file).ok()?).expect("json");
+    let found = all.as_array()?.iter().find(|entry| {
+        entry["names"].as_array().is_some_and(|names| names.contains(&spec.engine_name().into()))
+    })?;
+    Some(found["id"].as_str()?.to_owned())
+}
+
+/// No mount, directory, cgroup or process of the container.
+pub(crate) fn nothing_is_left(podman_id: &str) {
+    let mounts = std::fs::read_to_string("/proc/mounts").expect("mounts");
+    let left: Vec<&str> = mounts.lines().filter(|line| line.contains(podman_id)).collect();
+    assert_eq!(left, [""; 0], "mounts");
+    for place in [
+        "/run/runc",
+        "/run/containers/storage/overlay-containers",
+        "/var/lib/containers/storage/overlay-containers",
+    ] {
+        let path = Path::new(place).join(podman_id);
+        assert!(!path.exists(), "{} is left", path.display());
+    }
+    let cgroup = format!("/sys/fs/cgroup/libpod_parent/libpod-{podman_id}");
+    assert!(!Path::new(&cgroup).exists(), "{cgroup} is left");
+    let processes = processes();
+    let left: Vec<_> = processes
+        .iter()
+        .filter(|p| p.zombie || p.command.contains(podman_id) || p.name == "criu-gate")
+        .collect();
+    assert!(left.is_empty(), "processes {left:?}");
+}
+
+#[derive(Debug)]
+pub(crate) struct Process {
+    pub(crate) pid: i32,
+    pub(crate) name: String,
+    pub(crate) command: String,
+    pub(crate) zombie: bool,
+}
+
+/// Every process of the host.
+pub(crate) fn processes() -> Vec<Process> {
+    let entries = std::fs::read_dir("/proc").expect("proc");
+    entries
+        .filter_map(|entry| {
+            let dir = entry.ok()?.path();
+            let pid = dir.file_name()?.to_str()?.parse().ok()?;
+            let name = std::fs::read_to_string(dir.join("comm")).ok()?.trim().to_owned();
+            let command = std::fs::read_to_string(dir.join("cmdline")).ok()?.replace('\0', " ");
+            let stat = std::fs::read_to_string(dir.join("stat")).ok()?;
+            let zombie = stat.rsplit_once(')')?.1.trim_start().starts_with('Z');
+            Some(Process { pid, name, command, zombie })
+        })
+        .collect()
+}
+
+/// The test image: busybox alone.
+fn import() -> ImageId {
+    let dir = tempfile::tempdir().expect("tempdir");
+    let bin = dir.path().join("bin");
+    std::fs::create_dir(&bin).expect("mkdir");
+    std::fs::copy("/bin/busybox", bin.join("busybox")).expect("apt install busybox-static");
+    for name in ["sh", "nc", "usleep", "cat"] {
+        std::os::unix::fs::symlink("busybox", bin.join(name)).expect("symlink");
+    }
+    let known = podman(&["images", "-q", "--no-trunc", IMAGE]);
+    if let Ok(id) = known.parse() {
+        return id;
+    }
+    let tar = dir.path().join("image.tar");
+    let tar = tar.to_str().expect("utf-8");
+    let root = dir.path().to_str().expect("utf-8");
+    assert!(Command::new("tar").args(["-cf", tar, "-C", root, "bin"]).status().expect("tar").success());
+    podman(&["import", "-q", tar, IMAGE]).parse().expect("image id")
+}
+
+pub(crate) fn podman(args: &[&str]) -> String {
+    let output = Command::new("podman").args(args).output().expect("podman");
+    String::from_utf8_lossy(&output.stdout).trim().to_owned()
+}
+
+fn spec(image: ImageId) -> ContainerSpec {
+    let id = ContainerId(uuid::Uuid::new_v4());
+    let [.., last] = *id.0.as_bytes();
+    ContainerSpec {
+        id,
+        tenant: "default".parse().expect("tenant"),
+        name: "counter".parse().expect("name"),
+        image,
+        image_name: IMAGE.into(),
+        args: ["/bin/sh", "-c", WORKLOAD].map(str::to_owned).to_vec(),
+        env: [("COLOUR".to_owned(), "blue".to_owned())].into(),
+        labels: Default::default(),
+        limits: Limits::default(),
+        address: Address {
+            ip: [10, 77, 1, last.max(1)].into(),
+            prefix: 16,
+            mac: [2, 0x77, 1, 0, 0, last],
+            gateway: None,
+        },
+    }
+}

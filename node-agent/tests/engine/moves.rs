@@ -1,0 +1,121 @@
+//! The hand-over, step by step, with the ticks as witness.
+
+use godwit_agent::engine::{Engine, Podman};
+use godwit_proto::container::{Execution, Mode};
+
+use crate::host::{Host, config, until};
+
+#[tokio::test]
+async fn a_dump_leaves_the_source_frozen_and_a_thaw_lets_it_go_on() {
+    let host = Host::running().await;
+    host.engine.freeze(&host.spec, Mode::Live).await.expect("freeze");
+    assert_eq!(host.execution().await, Some(Execution::Frozen));
+    let at_freeze = host.ticks().len();
+    host.dump().await;
+    assert_eq!(host.execution().await, Some(Execution::Frozen));
+    assert_eq!(host.ticks().len(), at_freeze, "it ran between the freeze and the dump's end");
+    host.engine.thaw(&host.spec, Mode::Live).await.expect("thaw");
+    host.engine.thaw(&host.spec, Mode::Live).await.expect("thaw again");
+    host.until_ticks_pass(20).await;
+    host.assert_unbroken();
+    host.down().await;
+}
+
+#[tokio::test]
+async fn a_staged_copy_runs_only_once_it_is_opened() {
+    let mut host = Host::running().await;
+    host.dump().await;
+    let at_freeze = host.ticks().len();
+    host.become_target().await;
+    host.engine.stage(&host.spec, Mode::Live, &host.image()).await.expect("stage");
+    host.engine.stage(&host.spec, Mode::Live, &host.image()).await.expect("stage again");
+    assert_eq!(host.execution().await, Some(Execution::Gated));
+    assert_eq!(host.ticks().len(), at_freeze);
+    host.engine.open(&host.spec, Mode::Live).await.expect("open");
+    host.engine.open(&host.spec, Mode::Live).await.expect("open again");
+    assert_eq!(host.execution().await, Some(Execution::Running));
+    host.until_ticks_pass(20).await;
+    host.assert_unbroken();
+    // And it can move on.
+    host.dump().await;
+    host.become_target().await;
+    host.engine.stage(&host.spec, Mode::Live, &host.image()).await.expect("stage");
+    host.engine.open(&host.spec, Mode::Live).await.expect("open");
+    host.until_ticks_pass(20).await;
+    host.assert_unbroken();
+    host.down().await;
+}
+
+#[tokio::test]
+async fn a_refused_copy_is_gone_and_the_same_image_stages_again() {
+    let mut host = Host::running().await;
+    host.dump().await;
+    let at_freeze = host.ticks().len();
+    for _ in 0..2 {
+        host.become_target().await;
+        host.engine.stage(&host.spec, Mode::Live, &host.image()).await.expect("stage");
+        let id = host.podman_id().expect("id");
+        host.engine.destroy(&host.spec).await.expect("destroy");
+        assert_eq!(host.execution().await, None);
+        crate::host::nothing_is_left(&id);
+    }
+    host.become_target().await;
+    host.engine.stage(&host.spec, Mode::Live, &host.image()).await.expect("stage");
+    assert_eq!(host.ticks().len(), at_freeze);
+    host.engine.open(&host.spec, Mode::Live).await.expect("open");
+    host.until_ticks_pass(20).await;
+    host.assert_unbroken();
+    host.down().await;
+}
+
+#[tokio::test]
+async fn a_copy_at_the_gate_dies_with_the_agent() {
+    let mut host = Host::running().await;
+    host.dump().await;
+    let at_freeze = host.ticks().len();
+    host.become_target().await;
+    host.engine.stage(&host.spec, Mode::Live, &host.image()).await.expect("stage");
+    drop(host.engine);
+    host.engine = Podman::start(config()).await.expect("start again");
+    assert_eq!(host.execution().await, Some(Execution::Absent));
+    assert_eq!(host.ticks().len(), at_freeze);
+    host.become_target().await;
+    host.engine.stage(&host.spec, Mode::Live, &host.image()).await.expect("stage");
+    host.engine.open(&host.spec, Mode::Live).await.expect("open");
+    host.until_ticks_pass(20).await;
+    host.assert_unbroken();
+    host.down().await;
+}
+
+#[tokio::test]
+async fn a_damaged_image_is_refused_with_a_reason() {
+    let mut host = Host::running().await;
+    host.dump().await;
+    let whole = std::fs::metadata(host.image()).expect("image").len();
+    let file = std::fs::OpenOptions::new().write(true).open(host.image()).expect("open");
+    file.set_len(whole / 2).expect("truncate");
+    host.become_target().await;
+    let error = host.engine.stage(&host.spec, Mode::Live, &host.image()).await.expect_err("half");
+    assert!(error.to_string().contains("EOF"), "{error}");
+    host.down().await;
+}
+
+#[tokio::test]
+async fn a_cold_move_takes_the_files_along() {
+    let mut host = Host::up().await;
+    let script = "read n < /n; n=$((n+1)); echo $n > /n; rm -f /bin/cat; echo tick $n; trap exit TERM; while :; do usleep 5000; done";
+    host.spec.args = ["/bin/sh", "-c", script].map(str::to_owned).to_vec();
+    host.engine.create(&host.spec, &host.netns).await.expect("create");
+    host.engine.start(&host.spec).await.expect("start");
+    host.until_ticks_pass(1).await;
+    host.engine.freeze(&host.spec, Mode::Cold).await.expect("stop");
+    host.engine.dump(&host.spec, Mode::Cold, &host.image()).await.expect("dump");
+    host.engine.destroy(&host.spec).await.expect("destroy");
+    host.engine.prepare(&host.spec, Mode::Cold, &host.netns).await.expect("prepare");
+    host.engine.stage(&host.spec, Mode::Cold, &host.image()).await.expect("stage");
+    host.engine.stage(&host.spec, Mode::Cold, &host.image()).await.expect("stage again");
+    assert_eq!(host.execution().await, Some(Execution::Absent));
+    host.engine.open(&host.spec, Mode::Cold).await.expect("open");
+    until("tick 2", || host.ticks() == [1, 2]).await;
+    host.down().await;
+}
