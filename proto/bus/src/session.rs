@@ -35,9 +35,10 @@ pub struct Session {
 
 /// Deliveries, in the order in which the broker sent them.
 ///
-/// Read it promptly: while it is full the socket is not read, for control messages
-/// either. Publishing and keep-alive go on meanwhile, so a reader may itself await
-/// a publication.
+/// Read it promptly: while it is full the socket is not read, neither for control
+/// messages nor for acknowledgements. Publishing and keep-alive go on meanwhile, so
+/// the task that reads may publish; it must not await [`Session::publish_acked`],
+/// whose answer may lie behind what it has not read.
 #[derive(Debug)]
 pub struct Inbox(mpsc::Receiver<Delivery>);
 

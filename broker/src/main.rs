@@ -1,0 +1,92 @@
+//! `godwit-broker`: the broker as a program of its own.
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+
+use anyhow::Context;
+use clap::Parser;
+use godwit_broker::{Config, QUIET};
+use tokio::signal::unix::{SignalKind, signal};
+use tokio_util::sync::CancellationToken;
+use tracing_subscriber::EnvFilter;
+
+/// An MQTT 3.1.1 and 5 broker for a Godwit fabric.
+///
+/// A flag overrides its environment variable, which overrides the file.
+#[derive(Debug, Parser)]
+#[command(version)]
+struct Args {
+    /// A TOML file: listen, max-connections, max-packet-bytes, connect-timeout-ms.
+    #[arg(long, env = "GODWIT_BROKER_CONFIG", value_name = "FILE")]
+    config: Option<PathBuf>,
+    /// An address to listen on, such as 0.0.0.0:1883; may be repeated.
+    #[arg(long, env = "GODWIT_BROKER_LISTEN", value_delimiter = ',', value_name = "ADDRESS")]
+    listen: Vec<SocketAddr>,
+    /// How many clients may be connected.
+    #[arg(long, env = "GODWIT_BROKER_MAX_CONNECTIONS", value_name = "N")]
+    max_connections: Option<usize>,
+    /// The largest packet that a client may send.
+    #[arg(long, env = "GODWIT_BROKER_MAX_PACKET_BYTES", value_name = "BYTES")]
+    max_packet_bytes: Option<usize>,
+    /// What to log, such as `debug` or `godwit_broker=trace,rumqttd=info`.
+    #[arg(long, env = "GODWIT_LOG", default_value = "info", value_name = "FILTER")]
+    log: String,
+    /// How to write the log.
+    #[arg(long, env = "GODWIT_LOG_FORMAT", default_value = "text", value_name = "FORMAT")]
+    log_format: LogFormat,
+}
+
+#[derive(Debug, Clone, Copy, clap::ValueEnum)]
+enum LogFormat {
+    /// Lines for people.
+    Text,
+    /// One JSON object a line.
+    Json,
+}
+
+#[tokio::main]
+async fn main() -> anyhow::Result<()> {
+    let args = Args::parse();
+    start_log(&args)?;
+    let config = read_config(&args)?;
+    let shutdown = CancellationToken::new();
+    let mut terminate = signal(SignalKind::terminate())?;
+    let stop = shutdown.clone();
+    tokio::spawn(async move {
+        tokio::select! {
+            _ = tokio::signal::ctrl_c() => {}
+            _ = terminate.recv() => {}
+        }
+        stop.cancel();
+    });
+    Ok(godwit_broker::run(config, shutdown).await?)
+}
+
+fn read_config(args: &Args) -> anyhow::Result<Config> {
+    let mut config = match &args.config {
+        Some(path) => {
+            let text = std::fs::read_to_string(path)
+                .with_context(|| format!("cannot read {}", path.display()))?;
+            toml::from_str(&text).with_context(|| format!("mistake in {}", path.display()))?
+        }
+        None => Config::default(),
+    };
+    if !args.listen.is_empty() {
+        config.listen.clone_from(&args.listen);
+    }
+    config.max_connections = args.max_connections.unwrap_or(config.max_connections);
+    config.max_packet_bytes = args.max_packet_bytes.unwrap_or(config.max_packet_bytes);
+    Ok(config)
+}
+
+fn start_log(args: &Args) -> anyhow::Result<()> {
+    // First the silence, then what was asked for, which may break it.
+    let filter = EnvFilter::try_new(format!("{QUIET},{}", args.log))
+        .with_context(|| format!("`{}` is not a log filter", args.log))?;
+    let log = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
+    match args.log_format {
+        LogFormat::Text => log.init(),
+        LogFormat::Json => log.json().init(),
+    }
+    Ok(())
+}

@@ -1,0 +1,122 @@
+//! Clients that are not ours, and the wrongs they do.
+
+mod support;
+
+use godwit_bus::Publication;
+use godwit_proto::topic::{Filter, Topic};
+use support::{Hub, in_time, payload_of, up};
+use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
+use tokio::net::TcpStream;
+use tokio::process::Command;
+
+fn mosquitto(program: &str, hub: &Hub, args: &[&str]) -> Command {
+    let mut command = Command::new(program);
+    command.args(["-h", "127.0.0.1", "-p", &hub.address.port().to_string()]).args(args);
+    command.kill_on_drop(true);
+    command
+}
+
+fn installed<T>(outcome: std::io::Result<T>) -> T {
+    outcome.expect("mosquitto's clients are needed: apt-get install mosquitto-clients")
+}
+
+#[tokio::test]
+async fn mosquitto_pub_commands_and_mosquitto_sub_hears_in_either_version() {
+    let hub = Hub::start().await;
+    let (session, mut inbox) = hub.session("controller", [Filter::Commands]);
+    up(&session).await;
+    let command: Topic = "godwit/v1/tenant/alice/command/migrate".parse().unwrap();
+    let reply: Topic = "godwit/v1/tenant/alice/reply/1".parse().unwrap();
+    for version in ["311", "5"] {
+        let retained = Publication::new(&reply, format!("kept for {version}")).retained();
+        in_time(session.publish_acked(retained)).await.unwrap();
+        let filter = "godwit/v1/tenant/alice/#";
+        let mut listen = mosquitto("mosquitto_sub", &hub, &["-V", version, "-t", filter, "-v"]);
+        let mut listener = installed(listen.stdout(std::process::Stdio::piped()).spawn());
+        let mut lines = BufReader::new(listener.stdout.take().unwrap()).lines();
+        let kept = in_time(lines.next_line()).await.unwrap().unwrap();
+        assert_eq!(kept, format!("godwit/v1/tenant/alice/reply/1 kept for {version}"));
+
+        for qos in ["0", "1", "2"] {
+            let args = ["-V", version, "-q", qos, "-t", &command.to_string(), "-m", "{}"];
+            let status = installed(mosquitto("mosquitto_pub", &hub, &args).status().await);
+            assert!(status.success(), "{status} with QoS {qos}");
+            assert_eq!(payload_of(&mut inbox, &command).await, "{}");
+            let heard = in_time(lines.next_line()).await.unwrap().unwrap();
+            assert_eq!(heard, format!("{command} {{}}"));
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_will_of_mosquitto_is_published_when_it_is_killed() {
+    let hub = Hub::start().await;
+    let (session, mut inbox) = hub.session("controller", [Filter::Nodes]);
+    up(&session).await;
+    let topic: Topic = "godwit/v1/node/edge-a/state".parse().unwrap();
+    in_time(session.publish_acked(Publication::new(&topic, "online").retained())).await.unwrap();
+    assert_eq!(payload_of(&mut inbox, &topic).await, "online");
+    let name = topic.to_string();
+    let args = ["-t", &name, "-i", "edge-a", "--will-topic", &name, "--will-payload", "lost"];
+    let mut listen = mosquitto("mosquitto_sub", &hub, &args);
+    let mut listener = installed(listen.stdout(std::process::Stdio::piped()).spawn());
+    let mut lines = BufReader::new(listener.stdout.take().unwrap()).lines();
+    assert_eq!(in_time(lines.next_line()).await.unwrap().unwrap(), "online");
+    listener.kill().await.unwrap();
+    assert_eq!(payload_of(&mut inbox, &topic).await, "lost");
+}
+
+#[tokio::test]
+async fn a_client_that_would_kill_the_router_loses_only_its_own_connection() {
+    const CONNECT: &[u8] = b"\x10\x0e\0\x04MQTT\x04\x02\0\x3c\0\x02id";
+    const NOT_ASCII: &[u8] = b"\x30\x05\0\x02\xc3\xa4x";
+    const WILDCARD: &[u8] = b"\x30\x04\0\x01#x";
+    const SYS: &[u8] = b"\x82\x0b\0\x01\0\x06$SYS/#\0";
+    const SERVERS_OWN: &[u8] = b"\xd0\0";
+    const UNSOLICITED_ACK: &[u8] = b"\x40\x02\0\x07";
+    let hub = Hub::start().await;
+    let (session, mut inbox) = hub.session("good", [Filter::ControllerHello]);
+    up(&session).await;
+    for wrong in [NOT_ASCII, WILDCARD, SYS, SERVERS_OWN, UNSOLICITED_ACK, b"\xff\xff\xff\xff\xff"] {
+        let mut socket = TcpStream::connect(hub.address).await.unwrap();
+        socket.write_all(CONNECT).await.unwrap();
+        let mut connack = [0; 4];
+        in_time(socket.read_exact(&mut connack)).await.unwrap();
+        socket.write_all(wrong).await.unwrap();
+        // A reset is as good an end as a close.
+        let end = in_time(socket.read(&mut connack)).await.unwrap_or(0);
+        assert_eq!(end, 0, "{wrong:x?} was answered");
+        in_time(session.publish_acked(Publication::new(&Topic::ControllerHello, "on")))
+            .await
+            .unwrap();
+        assert_eq!(payload_of(&mut inbox, &Topic::ControllerHello).await, "on");
+    }
+    assert!(matches!(*session.link().borrow(), godwit_bus::Link::Up));
+}
+
+#[tokio::test]
+async fn a_client_above_the_limit_is_turned_away_until_another_leaves() {
+    let config = godwit_broker::Config { max_connections: 1, ..hub_config() };
+    let hub = Hub::start_with(config).await;
+    let (first, _) = hub.session("first", []);
+    up(&first).await;
+    let (second, _) = hub.session("second", []);
+    support::down(&second).await;
+    in_time(first.close(None)).await.unwrap();
+    up(&second).await;
+}
+
+#[tokio::test]
+async fn a_taken_port_is_named() {
+    let hub = Hub::start().await;
+    let config = godwit_broker::Config { listen: vec![hub.address], ..hub_config() };
+    let error = godwit_broker::Broker::bind(config).await.unwrap_err();
+    assert!(error.to_string().contains(&hub.address.to_string()), "{error}");
+}
+
+fn hub_config() -> godwit_broker::Config {
+    godwit_broker::Config {
+        listen: vec!["127.0.0.1:0".parse().unwrap()],
+        ..godwit_broker::Config::default()
+    }
+}
