@@ -129,6 +129,7 @@ pub(crate) struct Inspect {
 }
 
 #[derive(Debug, clap::Args)]
+#[command(override_usage = "godwit run [OPTIONS] IMAGE [ARGS]...")]
 pub(crate) struct Run {
     /// What to call it; one is made up otherwise
     #[arg(long)]
@@ -153,11 +154,14 @@ pub(crate) struct Run {
     pub(crate) no_start: bool,
     #[command(flatten)]
     pub(crate) output: Output,
-    /// Name or id of the image
-    pub(crate) image: String,
-    /// Arguments in place of the image's own
-    #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
-    pub(crate) args: Vec<String>,
+    /// Name or id of the image, then arguments in place of its own, whatever they look like
+    #[arg(
+        required = true,
+        trailing_var_arg = true,
+        allow_hyphen_values = true,
+        value_names = ["IMAGE", "ARGS"]
+    )]
+    pub(crate) image_and_args: Vec<String>,
 }
 
 #[derive(Debug, clap::Args)]
@@ -369,9 +373,9 @@ mod tests {
 
     #[test]
     fn arguments_after_the_image_are_the_containers_own() {
-        let line = ["godwit", "run", "--name", "c", "counter", "--tick", "-5", "--name", "x"];
+        let line = ["godwit", "run", "--name", "c", "counter", "--name", "x", "-5"];
         let Command::Run(run) = Args::parse_from(line).command else { panic!("not a run") };
         assert_eq!(run.name.as_deref(), Some("c"));
-        assert_eq!(run.args, ["--tick", "-5", "--name", "x"]);
+        assert_eq!(run.image_and_args, ["counter", "--name", "x", "-5"]);
     }
 }

@@ -23,7 +23,7 @@ pub(crate) struct MoveProgress {
 impl MoveProgress {
     /// A live line if standard error is a terminal.
     pub(crate) fn new(colours: bool) -> Self {
-        Self { bar: bar(1000, colours, "{bar:24} {msg}"), said: None }
+        Self { bar: bar(1000, colours, "{bar:10} {wide_msg}"), said: None }
     }
 
     /// Shows how the migration is now.
@@ -91,7 +91,7 @@ impl SendProgress {
     pub(crate) fn new(what: &str, total: Option<u64>, colours: bool) -> Self {
         let template = match total {
             Some(_) => {
-                "{bar:24} {decimal_bytes} of {decimal_total_bytes}  {decimal_bytes_per_sec}  {eta} left"
+                "{bar:10} {decimal_bytes} of {decimal_total_bytes}  {decimal_bytes_per_sec}  {eta} left"
             }
             None => "{decimal_bytes}  {decimal_bytes_per_sec}",
         };
@@ -124,7 +124,7 @@ fn bar(length: u64, colours: bool, template: &str) -> Option<ProgressBar> {
         return None;
     }
     let template = match colours {
-        true => template.replace("{bar:24}", "{bar:24.green}"),
+        true => template.replace("{bar:10}", "{bar:10.green}"),
         false => template.to_owned(),
     };
     let style = ProgressStyle::with_template(&template)

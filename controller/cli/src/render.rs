@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use comfy_table::{Attribute, Cell, Color, ContentArrangement, Table, presets};
 use minijinja::value::Serde;
-use minijinja::{Environment, UndefinedBehavior};
+use minijinja::{Environment, UndefinedBehavior, escape_formatter};
 use serde::de::DeserializeOwned;
 use serde_json::Value;
 
@@ -48,10 +48,17 @@ pub(crate) struct Template(Arc<Environment<'static>>);
 
 const TEMPLATE: &str = "format";
 
+/// What stands for a value that is not known.
+const UNKNOWN: &str = "-";
+
 impl Template {
     fn new(text: &str) -> Result<Self, String> {
         let mut environment = Environment::new();
         environment.set_undefined_behavior(UndefinedBehavior::Strict);
+        environment.set_formatter(|out, state, value| match value.is_none() {
+            true => Ok(out.write_str(UNKNOWN)?),
+            false => escape_formatter(out, state, value),
+        });
         environment.add_filter("size", human::size);
         environment.add_filter("duration", human::duration);
         // Shells pass `\t` and `\n` on as they are.
@@ -212,10 +219,10 @@ pub(crate) fn read<T: DeserializeOwned>(object: &Value) -> Result<T, Failure> {
     })
 }
 
-/// A cell of plain text; what is not known is `-`.
+/// A cell of plain text; what is not known is a dash.
 pub(crate) fn cell(text: impl ToString) -> Cell {
     let text = text.to_string();
-    Cell::new(if text.is_empty() { "-" } else { &text })
+    Cell::new(if text.is_empty() { UNKNOWN } else { &text })
 }
 
 /// A cell that may be unknown.
@@ -249,7 +256,7 @@ mod tests {
     fn a_template_fills_in_fields_and_knows_sizes() {
         let object = json!({"name": "counter", "bytes": 68_157_440, "ms": 1900, "gone": null});
         let line = fill(r"{{ name }}\t{{ bytes|size }}\t{{ ms|duration }}\t{{ gone }}", &object);
-        assert_eq!(line.as_deref(), Ok("counter\t68.16 MB\t1.90 s\tnone"));
+        assert_eq!(line.as_deref(), Ok("counter\t68.16 MB\t1.90 s\t-"));
     }
 
     #[test]

@@ -14,13 +14,23 @@ use crate::render::{Format, read};
 
 /// Makes a container, and starts it unless told otherwise.
 pub(super) async fn run(context: &Context, run: Run) -> Result<(), Failure> {
+    let Some((image, args)) = run.image_and_args.split_first() else {
+        return Err(Failure::Usage { message: "no image is named".to_owned(), remedy: None });
+    };
+    // Behind the image everything is the container's, so a misspelt option arrives as the image.
+    if image.starts_with('-') {
+        return Err(Failure::Usage {
+            message: format!("there is no option `{image}`"),
+            remedy: Some("`godwit run --help`".to_owned()),
+        });
+    }
     let map = |pairs: Vec<(String, String)>| pairs.into_iter().collect::<BTreeMap<_, _>>();
     let order = if run.no_start { Order::Create } else { Order::Start };
     let body = json!({
-        "image": run.image,
+        "image": image,
         "name": run.name,
         "node": run.node,
-        "args": run.args,
+        "args": args,
         "env": map(run.env),
         "labels": map(run.label),
         "memory_bytes": run.memory,

@@ -1,0 +1,10 @@
+//! The real `godwit` binary against a controller that says what each test wants.
+
+mod containers;
+mod errors;
+mod fake;
+mod images;
+mod listings;
+mod migrate;
+mod objects;
+mod output;
