@@ -188,7 +188,7 @@ impl World {
         let execution = self.slot(node, container).execution;
         match (&job.call, job.step, execution) {
             (Call::Create, ..) => self.slot(node, container).has_files = true,
-            (Call::Start, _, Running) => {}
+            (Call::Start, _, Running) => self.slot(node, container).is_armed = false,
             (Call::Start, ..) => {
                 if !self.slot(node, container).has_files {
                     return failed("there is no such container");
@@ -292,6 +292,7 @@ impl World {
         let newest = self.newest[container];
         let slot = self.slot(node, container);
         (slot.version, slot.exit_code, slot.dump) = (newest, None, None);
+        slot.is_armed = false;
         self.begins(node, container, Epoch { generation: 0, counter: 0 });
         self.advances(node, container);
     }

@@ -65,8 +65,9 @@ impl World {
         self.deliver(letter);
     }
 
-    pub(crate) fn deliver(&mut self, letter: Letter) {
+    fn deliver(&mut self, letter: Letter) {
         match letter {
+            _ if self.broken.is_some() => {}
             Letter::ToNode(node, input) => self.feed(node, input),
             Letter::ToController(node, message) => self.controller_hears(node, message),
         }

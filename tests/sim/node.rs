@@ -254,6 +254,9 @@ impl World {
 
     /// A call takes one more step, or its answer arrives.
     pub(crate) fn job_goes_on(&mut self, node: usize, container: usize) {
+        if self.broken.is_some() {
+            return;
+        }
         let Some(mut job) = self.nodes[node].jobs.remove(&container) else { return };
         if let Some(outcome) = job.outcome.take() {
             let (container, call) = (self.specs[container].id, job.number);

@@ -34,7 +34,7 @@ impl World {
         let last = self.controller.heard.get(&(node, container));
         if last.is_none_or(|last| rank(last) <= rank(&report)) {
             self.controller.heard.insert((node, container), report);
-            self.attend(container);
+            self.attend(container, Holding::due);
         }
     }
 
@@ -47,18 +47,18 @@ impl World {
             self.post(Letter::ToNode(node, godwit_proto::migration::Input::Hello));
         }
         for id in self.db.holdings.keys().copied().collect::<Vec<_>>() {
-            self.attend(id);
+            self.attend(id, Holding::due_again);
         }
     }
 
     /// Does what is due for a container that is in no move.
-    fn attend(&mut self, id: ContainerId) {
+    fn attend(&mut self, id: ContainerId, due: fn(&Holding, Option<&Report>) -> Due) {
         if self.controller.desk.is_none() || self.db.unsettled(id).is_some() {
             return;
         }
         let Some(holding) = self.db.holdings.get(&id).cloned() else { return };
         let node = self.node_index(&holding.node);
-        match holding.due(self.controller.heard.get(&(node, id))) {
+        match due(&holding, self.controller.heard.get(&(node, id))) {
             Due::Wait => {}
             Due::Order(order) => {
                 self.at_desk(|desk, world, _| {
@@ -106,7 +106,8 @@ impl World {
         let is_resting = holding.intent == Intent::Rest
             && self.controller.desk.is_some()
             && self.db.unsettled(id).is_none()
-            && (report.epoch == holding.epoch || report.phase == Phase::Ran)
+            && (report.epoch == holding.epoch
+                || matches!(report.phase, Phase::Ran | Phase::UnknownAbsent))
             && !report.is_busy;
         is_resting.then(|| (holding.clone(), report.clone()))
     }
@@ -153,10 +154,11 @@ impl World {
 
     /// What the tenants want is asked for again where it failed: containers that ended are started.
     pub(crate) fn tenants_insist(&mut self) {
+        use Phase::{Dead, Ran, Stopped, UnknownAbsent};
         for container in 0..self.specs.len() {
             if let Some((_, report)) = self.at_rest(container)
                 && self.is_wanted[container]
-                && matches!(report.phase, Phase::Ran | Phase::Dead | Phase::Stopped)
+                && matches!(report.phase, Ran | Dead | Stopped | UnknownAbsent)
             {
                 self.ask(self.specs[container].id, Intent::Start);
             }

@@ -159,7 +159,19 @@ impl Decider {
             }
         }
         self.ordered.clear();
-        self.consider(now)
+        let mut decisions = self.consider(now);
+        let is_told = |end: End, decisions: &[Decision]| {
+            decisions.iter().any(|d| matches!(d, Decision::Order(to, _) if to == self.row.node(end)))
+        };
+        if !self.row.is_settled && !self.is_storing {
+            // Its last word may have been lost, and what has come to rest does not repeat itself.
+            for end in [End::Source, End::Target] {
+                if !is_told(end, &decisions) {
+                    decisions.push(Decision::Order(self.row.node(end).clone(), Order::Ask));
+                }
+            }
+        }
+        decisions
     }
 
     /// The row as it was read back: whoever wrote first is obeyed.
@@ -217,6 +229,13 @@ impl Decider {
     fn has_ended(&self, end: End) -> bool {
         let has_code = self.report(end).is_some_and(|report| report.exit_code.is_some());
         self.view(end) == View::At(Phase::Ran) && has_code
+    }
+
+    /// No copy is left there, and nobody can say that it never ran there since the freeze.
+    fn is_lost(&self, end: End) -> bool {
+        use Phase::{DeadUnknown, Ran, UnknownAbsent};
+        let is_gone = matches!(self.view(end), View::At(DeadUnknown | UnknownAbsent | Ran));
+        self.is_fenced(end) || (is_gone && !self.has_ended(end))
     }
 
     /// It runs there, has begun to, or has run to its end.
@@ -302,8 +321,7 @@ impl Decider {
             source_frozen || matches!(source, View::Owner | View::At(Arming | Kept));
 
         let source_part = source_frozen || source == View::At(Dead);
-        let source_lost = self.is_fenced(End::Source)
-            || matches!(source, View::At(UnknownAbsent | DeadUnknown | Phase::Ran));
+        let source_lost = self.is_lost(End::Source);
         if target == View::At(Staged)
             && (source_part || source_lost)
             && self.vote_is_fresh(now)
@@ -339,12 +357,11 @@ impl Decider {
 
     /// What may supersede the verdict.
     fn amend(&mut self) -> Option<Vec<Decision>> {
-        use Phase::{Dead, DeadUnknown, Frozen, Ran, Staged, UnknownAbsent, UnknownFrozen};
+        use Phase::{Dead, Frozen, Staged, UnknownFrozen};
         let ruling = self.row.ruling?;
         let (source, target) = (self.view(End::Source), self.view(End::Target));
         let source_frozen = matches!(source, View::At(Frozen | UnknownFrozen));
-        let source_lost = self.is_fenced(End::Source)
-            || matches!(source, View::At(UnknownAbsent | DeadUnknown | Ran));
+        let source_lost = self.is_lost(End::Source);
         let is_stale = ruling.by != self.run;
         let may_go = |side| ruling.side == side || is_stale;
 
@@ -354,10 +371,8 @@ impl Decider {
         if ruling.side == End::Source && source == View::At(Dead) && target == View::At(Staged) {
             return Some(self.rule(End::Target, Cause::Salvaged, false));
         }
-        // A container that arrived and then ended by itself has ended: nothing is brought back.
-        let target_lost = self.is_fenced(End::Target)
-            || matches!(target, View::At(DeadUnknown | UnknownAbsent))
-            || (target == View::At(Ran) && !self.row.has_arrived);
+        let has_left = target == View::At(Phase::Ran) && self.row.has_arrived;
+        let target_lost = self.is_lost(End::Target) && !has_left;
         let would_repeat = |side, cause| ruling.side == side && ruling.cause == cause && !is_stale;
         if may_go(End::Target)
             && source_frozen

@@ -96,7 +96,8 @@ pub struct Report {
 pub enum Call {
     /// Make it, with its namespace, fetching the image if need be.
     Create,
-    /// Start it and attach its address.
+    /// Start it and attach its address, cleared of whatever an older attempt left; well if it
+    /// runs already.
     Start,
     /// Stop it.
     Stop,

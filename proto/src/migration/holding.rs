@@ -71,6 +71,15 @@ impl Holding {
         }
     }
 
+    /// What to do when nothing was heard for a while: as [`Holding::due`], but instead of
+    /// waiting in silence it asks, for a report can be lost.
+    pub fn due_again(&self, report: Option<&Report>) -> Due {
+        match self.due(report) {
+            Due::Wait if self.intent != Intent::Rest => Due::Order(Order::Ask),
+            due => due,
+        }
+    }
+
     fn due_create(&self, report: &Report) -> Due {
         match report.phase {
             Phase::Absent | Phase::UnknownAbsent => {
