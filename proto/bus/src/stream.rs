@@ -35,11 +35,12 @@
 //! most 24 MiB; a sender at most four chunks for each of at most sixteen receivers.
 //!
 //! Reading order: [`link`], [`source`], `shelf` (what is offered), `serve` (sending),
-//! `fetch` (receiving), `worker` and `store` (its thread and its files), `chunk`.
+//! `fetch` (receiving), `worker`, `store` and `journal` (its thread and its files), `chunk`.
 
 mod chunk;
 pub mod error;
 mod fetch;
+mod journal;
 pub mod link;
 mod progress;
 mod routes;

@@ -12,7 +12,7 @@ use crate::stream::range::Span;
 use crate::wire::Frame;
 
 /// The largest chunk, in bytes before compression.
-pub const MAX_CHUNK_BYTES: u32 = 256 * 1024;
+pub const MAX_CHUNK_BYTES: u32 = 128 * 1024;
 
 /// The most spans that one [`Want`] lists.
 pub const MAX_MISSING: usize = 128;

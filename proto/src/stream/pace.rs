@@ -15,7 +15,7 @@ pub const FIRST_WINDOW_BYTES: u64 = 512 << 10;
 /// How long bulk data may stand in queues: small messages wait behind it.
 pub const QUEUE_TIME: Duration = Duration::from_millis(100);
 /// How long one chunk may occupy the link.
-pub const CHUNK_TIME: Duration = Duration::from_millis(20);
+pub const CHUNK_TIME: Duration = Duration::from_millis(10);
 /// The smallest chunk: below it the headers weigh too much.
 pub const MIN_CHUNK_BYTES: u32 = 4 << 10;
 /// The chunk while nothing is known of the link.

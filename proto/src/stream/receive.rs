@@ -18,7 +18,8 @@ const OVERTAKEN_BY: u8 = 3;
 const FIRST_PATIENCE: Duration = Duration::from_secs(1);
 const MIN_PATIENCE: Duration = Duration::from_millis(100);
 const MAX_PATIENCE: Duration = Duration::from_secs(10);
-/// How often a sender that said "not yet" is reminded, in case it forgot by a restart.
+/// How often a sender is reminded that says "not yet", or nothing: it, or the broker,
+/// may have restarted and forgotten.
 const REMINDER: Duration = Duration::from_secs(2);
 
 /// What the receiver knows of the sender's file.
@@ -237,7 +238,8 @@ impl Receiver {
                 (2 * (drain + self.round_trip.unwrap_or_default())).max(MIN_PATIENCE)
             }
         };
-        self.last_sign + (patience * (1 << self.backoff.min(6))).min(MAX_PATIENCE)
+        let patience = patience.min(MAX_PATIENCE);
+        self.last_sign + patience.max((patience * (1 << self.backoff.min(6))).min(REMINDER))
     }
 
     /// True when every byte is stored; the whole digest may still be unknown.
@@ -260,10 +262,6 @@ impl Receiver {
     /// Bytes of the stream per second, once measured.
     pub fn rate(&self) -> Option<u64> {
         self.rate.per_second()
-    }
-    /// How long the sender has not been heard of.
-    pub fn silence(&self) -> u32 {
-        self.backoff
     }
 
     fn end(&self) -> u64 {

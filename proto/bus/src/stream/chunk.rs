@@ -25,32 +25,34 @@ pub(super) struct Packed {
 }
 
 /// Reads the header's span from `file` and frames it; fills in `codec` and `digest`.
-pub(super) fn pack(file: &File, mut header: ChunkHeader, try_codec: Codec) -> io::Result<Packed> {
-    let mut raw = vec![0; header.span.len() as usize];
-    file.read_exact_at(&mut raw, header.span.start)?;
-    header.digest = digest(&raw);
+pub(super) fn pack(file: &File, mut header: ChunkHeader, tried: Codec) -> io::Result<Packed> {
+    // Read to where it is sent from: most chunks travel as they are.
+    let mut frame = wire::encode(&header).map_err(io::Error::other)?;
+    let header_bytes = frame.len();
+    frame.resize(header_bytes + header.span.len() as usize, 0);
+    let raw = &mut frame[header_bytes..];
+    file.read_exact_at(raw, header.span.start)?;
+    header.digest = digest(raw);
     let begun = Instant::now();
-    let packed = match try_codec {
+    let packed = match tried {
         Codec::None => None,
-        Codec::Lz4 => Some(lz4_flex::block::compress(&raw)),
-        Codec::Zstd => Some(zstd::bulk::compress(&raw, ZSTD_LEVEL)?),
+        Codec::Lz4 => Some(lz4_flex::block::compress(raw)),
+        Codec::Zstd => Some(zstd::bulk::compress(raw, ZSTD_LEVEL)?),
     };
     let took = begun.elapsed();
     let packed_bytes = packed.as_ref().map_or(raw.len(), Vec::len) as u64;
-    let body = match packed {
-        Some(packed) if packed.len() < raw.len() => {
-            header.codec = try_codec;
-            packed
-        }
-        _ => {
-            header.codec = Codec::None;
-            raw
-        }
-    };
+    let smaller = packed.filter(|packed| packed.len() < raw.len());
+    header.codec = if smaller.is_some() { tried } else { Codec::None };
+    let finished = wire::encode(&header).map_err(io::Error::other)?;
+    // Digest and codec take the same room whatever they are.
+    frame[..header_bytes].copy_from_slice(&finished);
+    if let Some(packed) = smaller {
+        frame.truncate(header_bytes);
+        frame.extend_from_slice(&packed);
+        frame.shrink_to_fit();
+    }
     let raw_bytes = header.span.len();
-    let mut frame = wire::encode(&header).map_err(io::Error::other)?;
-    frame.extend_from_slice(&body);
-    Ok(Packed { frame: frame.into(), tried: try_codec, raw_bytes, packed_bytes, took })
+    Ok(Packed { frame: frame.into(), tried, raw_bytes, packed_bytes, took })
 }
 
 /// The chunk's bytes, if they are what its digest says.

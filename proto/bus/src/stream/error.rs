@@ -44,7 +44,9 @@ pub enum ReceiveError {
     },
     /// All bytes arrived, and together they are not what the sender hashed. They are
     /// discarded.
-    #[error("{stream} from `{from}` is corrupt: its digest is {found:?}, not {expected:?}; it was discarded, try again")]
+    #[error(
+        "{stream} from `{from}` is corrupt: its digest is {found:?}, not {expected:?}; it was discarded, try again"
+    )]
     Corrupt {
         /// Which stream.
         stream: StreamId,
@@ -56,7 +58,9 @@ pub enum ReceiveError {
         found: Digest,
     },
     /// Chunk after chunk was not what its own digest says.
-    #[error("{chunks} chunks of {stream} from `{from}` in a row were garbled: check that node's memory, and that both run the same version")]
+    #[error(
+        "{chunks} chunks of {stream} from `{from}` in a row were garbled: check that node's memory, and that both run the same version"
+    )]
     Garbled {
         /// Which stream.
         stream: StreamId,
@@ -66,7 +70,9 @@ pub enum ReceiveError {
         chunks: u32,
     },
     /// The sender said nothing for longer than the receiver's patience.
-    #[error("`{from}` was silent for {silence:?} while {stream} was wanted from it: is it connected?")]
+    #[error(
+        "`{from}` was silent for {silence:?} while {stream} was wanted from it: is it connected?"
+    )]
     Silent {
         /// Which stream.
         stream: StreamId,

@@ -13,6 +13,7 @@ use tokio::sync::{mpsc, watch};
 use tokio::time::{Instant, sleep_until};
 
 use crate::stream::error::ReceiveError;
+use crate::stream::journal::Subject;
 use crate::stream::progress::Progress;
 use crate::stream::shared::Shared;
 use crate::stream::store::Store;
@@ -98,13 +99,10 @@ impl Fetch {
         if let Some((mut store, last_session)) = resumed {
             // The clock may have gone back; sessions must not.
             session = session.max(last_session + 1);
-            store.write_header(session)?;
+            store.set_session(session)?;
             let fresh = Receiver::new(self.stream.clone(), session, self.options.bwlimit);
-            core = Some(fresh.resume(
-                store.version(),
-                store.size_bytes(),
-                store.stored().clone(),
-            ));
+            let Subject { version, size_bytes, .. } = *store.subject();
+            core = Some(fresh.resume(version, size_bytes, store.stored().clone()));
             worker = Some(Worker::start(store));
         }
         let fresh = || Receiver::new(self.stream.clone(), session, self.options.bwlimit);
@@ -113,7 +111,11 @@ impl Fetch {
     }
 
     /// Receives until everything is stored and its digest is known.
-    async fn drive(&self, state: &mut State, inbound: &mut Inbound) -> Result<Digest, ReceiveError> {
+    async fn drive(
+        &self,
+        state: &mut State,
+        inbound: &mut Inbound,
+    ) -> Result<Digest, ReceiveError> {
         loop {
             self.show(state);
             if state.core.is_full()
@@ -219,8 +221,9 @@ impl Fetch {
             let _ = worker.stop().await;
         }
         let Some((version, size_bytes)) = state.core.source() else { return Ok(()) };
-        let (into, stream, session) = (self.into.clone(), self.stream.clone(), state.session);
-        let make = move || Store::create(&into, &stream, version, size_bytes, session);
+        let subject = Subject { stream: self.stream.clone(), version, size_bytes };
+        let (into, session) = (self.into.clone(), state.session);
+        let make = move || Store::create(&into, subject, session);
         state.worker = Some(Worker::start(blocking(make).await?));
         Ok(())
     }

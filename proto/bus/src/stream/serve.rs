@@ -9,9 +9,7 @@ use std::time::{Duration, Instant};
 use godwit_proto::id::Digest;
 use godwit_proto::stream::codec::Chooser;
 use godwit_proto::stream::pace::{Limiter, Rate, chunk_bytes};
-use godwit_proto::stream::{
-    ChunkHeader, Codec, Offer, Sender, StreamFrame, StreamId, Want,
-};
+use godwit_proto::stream::{ChunkHeader, Codec, Offer, Sender, StreamFrame, StreamId, Want};
 use godwit_proto::topic::Peer;
 use tokio::sync::watch;
 use tokio::task::JoinHandle;

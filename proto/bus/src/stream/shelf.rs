@@ -160,7 +160,8 @@ fn open(path: &Path) -> io::Result<(File, u64, u64)> {
     if !meta.is_file() {
         return Err(io::Error::new(io::ErrorKind::InvalidInput, "it is not a regular file"));
     }
-    let state = [meta.dev(), meta.ino(), meta.size(), meta.mtime() as u64, meta.mtime_nsec() as u64];
+    let state =
+        [meta.dev(), meta.ino(), meta.size(), meta.mtime() as u64, meta.mtime_nsec() as u64];
     let bytes: Vec<u8> = state.iter().flat_map(|part| part.to_le_bytes()).collect();
     let hash = blake3::hash(&bytes);
     let version = hash.as_bytes()[..8].iter().fold(0, |v, byte| v << 8 | u64::from(*byte));

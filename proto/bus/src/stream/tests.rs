@@ -122,7 +122,9 @@ fn scene() -> Scene {
     scene_where(Resolution::NotYet, None)
 }
 
-fn weather(fate: impl Fn(u64, &ChunkHeader) -> Fate + Send + Sync + 'static) -> Option<Box<Weather>> {
+fn weather(
+    fate: impl Fn(u64, &ChunkHeader) -> Fate + Send + Sync + 'static,
+) -> Option<Box<Weather>> {
     Some(Box::new(fate))
 }
 
