@@ -248,10 +248,12 @@ impl World {
     /// Only a stored verdict is ever told.
     fn check_order(&mut self, container: ContainerId, epoch: Epoch, order: &Order) {
         let side = self.db.rows.get(&(container, epoch)).and_then(Row::side);
+        // A stray is discarded under the epoch of whoever holds the container at rest.
+        let row_or_rest = side.is_some() || self.db.unsettled(container).is_none();
         let is_right = match order {
             Order::Open { .. } => side == Some(End::Target),
             Order::Thaw => side == Some(End::Source),
-            Order::Discard => side.is_some(),
+            Order::Discard => row_or_rest,
             _ => true,
         };
         if !is_right {

@@ -153,6 +153,10 @@ impl World {
             Step::More => job.step += 1,
             Step::Wait => return,
             Step::End(_) if job.fate == Fate::Lies => {
+                if job.call == Call::Stage {
+                    // What says that it failed is nothing to go on from.
+                    self.slot(node, container).version = 0;
+                }
                 job.outcome = Some(Outcome::Failed("the engine said so".into()));
             }
             Step::End(outcome) => job.outcome = Some(outcome),
@@ -219,10 +223,13 @@ impl World {
             }
             (Call::Hold, _, Running | Frozen) => self.slot(node, container).execution = Frozen,
             (Call::Thaw, 0, Frozen | Running) => {
-                self.slot(node, container).is_armed = false;
-                self.slot(node, container).dump = None;
+                let slot = self.slot(node, container);
+                (slot.is_armed, slot.dump, slot.received) = (false, None, None);
+                let was_guarded = std::mem::take(&mut slot.is_guarded);
                 if execution == Frozen {
                     self.begins(node, container, epoch);
+                }
+                if execution == Frozen || was_guarded {
                     self.advances(node, container);
                 }
                 return Step::More;

@@ -48,6 +48,26 @@ impl World {
         }
         for id in self.db.holdings.keys().copied().collect::<Vec<_>>() {
             self.attend(id, Holding::due_again);
+            (0..NODES).for_each(|node| self.attend_elsewhere(node, id));
+        }
+    }
+
+    /// Clears what an old attempt left on a node that does not hold the container.
+    fn attend_elsewhere(&mut self, node: usize, id: ContainerId) {
+        let Some(holding) = self.db.holdings.get(&id) else { return };
+        let home = self.node_index(&holding.node);
+        let heard = &self.controller.heard;
+        if node == home || self.db.unsettled(id).is_some() || holding.intent != Intent::Rest {
+            return;
+        }
+        if let (Some(home), Some(report)) = (heard.get(&(home, id)), heard.get(&(node, id)))
+            && let Some(order) = holding.due_elsewhere(home, report)
+        {
+            let (name, epoch) = (self.names[node].clone(), holding.epoch);
+            self.at_desk(|desk, world, _| {
+                let run = desk.claims().run();
+                world.order(&name, run, id, epoch, order)
+            });
         }
     }
 

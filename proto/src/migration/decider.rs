@@ -510,6 +510,19 @@ impl Decider {
         }
     }
 
+    /// The copy at that end is of no more use.
+    fn discard(&self, end: End, tell: &mut impl FnMut(End, Order)) {
+        match self.view(end) {
+            View::At(Phase::Gone) | View::Idle | View::Unheard | View::Beyond => {}
+            View::At(Phase::UnknownAbsent) => {
+                // It may have no row to discard: refusing makes one.
+                tell(end, Order::Refuse(Box::new(self.row.spec.clone())));
+                tell(end, Order::Discard);
+            }
+            View::Owner | View::At(_) => tell(end, Order::Discard),
+        }
+    }
+
     fn ruled_orders(
         &self,
         ruling: Ruling,
@@ -518,7 +531,7 @@ impl Decider {
         tell: &mut impl FnMut(End, Order),
     ) {
         use Phase::{Active, Dead, Frozen, Gone, Preparing, Ran, Staged, Stopped};
-        use Phase::{UnknownAbsent, UnknownFrozen, UnknownRunning};
+        use Phase::{UnknownFrozen, UnknownRunning};
         let is_own = ruling.by == self.run;
         match ruling.side {
             End::Source => {
@@ -532,10 +545,12 @@ impl Decider {
                 if source == View::At(UnknownRunning) {
                     tell(End::Source, Order::Adopt);
                 }
-                let runs = matches!(source, View::At(Active | Stopped | Ran) | View::Beyond);
-                let may_discard = runs || ruling.cause == Cause::MemoryLost;
-                if may_discard && !matches!(target, View::At(Gone) | View::Idle | View::Beyond) {
-                    tell(End::Target, Order::Discard);
+                let runs = matches!(source, View::At(Active | Stopped) | View::Beyond)
+                    || self.has_ended(End::Source);
+                // A source whose copy is gone may yet need the target's.
+                let is_useless = source == View::At(Ran) && self.is_gone(End::Target);
+                if runs || is_useless || ruling.cause == Cause::MemoryLost {
+                    self.discard(End::Target, tell);
                 }
                 self.refusal_orders(source, target, tell);
             }
@@ -550,15 +565,8 @@ impl Decider {
                 if target == View::At(UnknownRunning) {
                     tell(End::Target, Order::Adopt);
                 }
-                let is_held =
-                    !matches!(source, View::At(Gone) | View::Idle | View::Unheard | View::Beyond);
-                let may_discard = self.row.has_arrived || ruling.cause == Cause::MemoryLost;
-                if may_discard && source == View::At(UnknownAbsent) {
-                    // It knows no row to discard: refusing makes one.
-                    tell(End::Source, Order::Refuse(Box::new(self.row.spec.clone())));
-                }
-                if may_discard && is_held {
-                    tell(End::Source, Order::Discard);
+                if self.row.has_arrived || ruling.cause == Cause::MemoryLost {
+                    self.discard(End::Source, tell);
                 }
             }
         }

@@ -107,7 +107,8 @@ pub enum Call {
     Freeze,
     /// Source: freeze it again; nobody but the fabric may thaw it.
     Hold,
-    /// Source: undo whatever of arm, freeze and dump was begun; run, attached.
+    /// Undo whatever of arm, freeze and dump was begun; run, attached and unguarded. Also asked
+    /// of what runs already, after a lost ledger.
     Thaw,
     /// Target: namespace, image of the container, everything before the checkpoint comes.
     Prepare,

@@ -80,6 +80,18 @@ impl Holding {
         }
     }
 
+    /// What to tell a node that does not hold it, while no attempt is open: `home` is the last
+    /// report of the one that does. What an older attempt left there, found again after a lost
+    /// ledger or a fence, is of no use once the holder is known to have it.
+    pub fn due_elsewhere(&self, home: &Report, report: &Report) -> Option<Order> {
+        use Phase::{Active, Stopped};
+        use Phase::{Dead, DeadUnknown, Ran, UnknownAbsent, UnknownFrozen};
+        let is_held = home.epoch >= self.epoch && matches!(home.phase, Active | Stopped);
+        let is_left =
+            matches!(report.phase, Dead | DeadUnknown | Ran | UnknownAbsent | UnknownFrozen);
+        (is_held && is_left && report.epoch < self.epoch).then_some(Order::Discard)
+    }
+
     fn due_create(&self, report: &Report) -> Due {
         match report.phase {
             Phase::Absent | Phase::UnknownAbsent => {

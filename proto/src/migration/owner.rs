@@ -53,11 +53,13 @@ impl Copy {
         }
     }
 
-    /// After a lost ledger: told that what runs here is rightly here.
+    /// After a lost ledger: told that what runs here is rightly here. It may have been lost
+    /// in the middle of a move, so what the move left is undone as after a thaw.
     pub(super) fn on_adopt(&mut self, hand: &mut Hand, epoch: Epoch) {
         if self.record.phase == Phase::UnknownRunning && self.execution == Execution::Running {
             self.record.epoch = epoch;
-            self.enter(hand, Phase::Active);
+            self.enter(hand, Phase::Thawing);
+            self.ask(hand, Call::Thaw);
         }
     }
 }
