@@ -334,7 +334,9 @@ impl Decider {
             || !is_opener
             || matches!(source, View::At(Kept))
             || matches!(target, View::At(Dead | DeadUnknown));
+        // A source that runs and knows nothing of the attempt has made no image of it.
         let target_cannot_run = is_opener
+            || source == View::Owner
             || self.is_fenced(End::Target)
             || target == View::Idle
             || matches!(
@@ -343,6 +345,7 @@ impl Decider {
             );
         if is_due && source_alive && target_cannot_run {
             let is_unsure = !is_opener
+                && source != View::Owner
                 && (self.is_fenced(End::Target)
                     || matches!(target, View::At(DeadUnknown | UnknownAbsent)));
             return Some(self.rule(End::Source, Cause::Abort, is_unsure));
@@ -371,7 +374,9 @@ impl Decider {
         if ruling.side == End::Source && source == View::At(Dead) && target == View::At(Staged) {
             return Some(self.rule(End::Target, Cause::Salvaged, false));
         }
-        let has_left = target == View::At(Phase::Ran) && self.row.has_arrived;
+        let has_left = target == View::At(Phase::Ran)
+            && self.row.has_arrived
+            && ruling.side == End::Target;
         let target_lost = self.is_lost(End::Target) && !has_left;
         let would_repeat = |side, cause| ruling.side == side && ruling.cause == cause && !is_stale;
         if may_go(End::Target)
@@ -530,12 +535,14 @@ impl Decider {
         target: View,
         tell: &mut impl FnMut(End, Order),
     ) {
-        use Phase::{Active, Dead, Frozen, Gone, Preparing, Ran, Staged, Stopped};
+        use Phase::{Active, Dead, Frozen, Gone, Preparing, Staged, Stopped};
         use Phase::{UnknownFrozen, UnknownRunning};
         let is_own = ruling.by == self.run;
         match ruling.side {
             End::Source => {
-                let cannot_run = target == View::Idle
+                // It runs and knows nothing of the attempt: no image was ever made.
+                let cannot_run = source == View::Owner
+                    || target == View::Idle
                     || matches!(target, View::At(Preparing | Staged | Dead | Gone));
                 let is_held = source == View::Owner
                     || matches!(source, View::At(Phase::Arming | Frozen | UnknownFrozen));
@@ -548,7 +555,8 @@ impl Decider {
                 let runs = matches!(source, View::At(Active | Stopped) | View::Beyond)
                     || self.has_ended(End::Source);
                 // A source whose copy is gone may yet need the target's.
-                let is_useless = source == View::At(Ran) && self.is_gone(End::Target);
+                let is_useless = self.is_gone(End::Source)
+                    && (self.is_gone(End::Target) || self.row.is_settled);
                 if runs || is_useless || ruling.cause == Cause::MemoryLost {
                     self.discard(End::Target, tell);
                 }
