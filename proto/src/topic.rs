@@ -215,20 +215,17 @@ impl FromStr for Topic {
             ["tenant", tenant, "reply", UNPARSED] => {
                 Self::ReplyUnparsed { tenant: tenant.parse().map_err(name)? }
             }
-            ["tenant", tenant, "reply", id] => Self::Reply {
-                tenant: tenant.parse().map_err(name)?,
-                id: id.parse().map_err(name)?,
-            },
+            ["tenant", tenant, "reply", id] => {
+                Self::Reply { tenant: tenant.parse().map_err(name)?, id: id.parse().map_err(name)? }
+            }
             ["admin", "command", verb] => Self::AdminCommand { verb: verb.parse()? },
             ["agent", id, "ctl"] => Self::AgentCtl { node: node(id).map_err(name)? },
-            ["agent", to, "peer", from, "ctl"] => Self::PeerCtl {
-                to: to.parse().map_err(name)?,
-                from: from.parse().map_err(name)?,
-            },
-            ["agent", to, "peer", from, "bulk"] => Self::PeerBulk {
-                to: to.parse().map_err(name)?,
-                from: from.parse().map_err(name)?,
-            },
+            ["agent", to, "peer", from, "ctl"] => {
+                Self::PeerCtl { to: to.parse().map_err(name)?, from: from.parse().map_err(name)? }
+            }
+            ["agent", to, "peer", from, "bulk"] => {
+                Self::PeerBulk { to: to.parse().map_err(name)?, from: from.parse().map_err(name)? }
+            }
             ["controller", "in", id] => Self::ControllerIn { node: node(id).map_err(name)? },
             ["controller", "hello"] => Self::ControllerHello,
             _ => return Err(unknown()),

@@ -3,10 +3,7 @@
 use super::*;
 use proptest::prelude::*;
 
-fn name<T: FromStr>() -> impl Strategy<Value = T>
-where
-    T: fmt::Debug,
-{
+fn name<T: FromStr + fmt::Debug>() -> impl Strategy<Value = T> {
     "[a-z0-9-]{1,63}".prop_filter_map("reserved", |text| {
         if [CONTROLLER, UNPARSED].contains(&text.as_str()) { None } else { text.parse().ok() }
     })
@@ -56,8 +53,25 @@ fn nearly() -> impl Strategy<Value = String> {
         Just("app".to_owned()),
         Just("$SYS".to_owned()),
         prop::sample::select(vec![
-            "node", "agent", "peer", "ctl", "bulk", "tenant", "command", "reply", "unparsed",
-            "controller", "in", "hello", "state", "info", "container", "admin", "broker", "+", "#",
+            "node",
+            "agent",
+            "peer",
+            "ctl",
+            "bulk",
+            "tenant",
+            "command",
+            "reply",
+            "unparsed",
+            "controller",
+            "in",
+            "hello",
+            "state",
+            "info",
+            "container",
+            "admin",
+            "broker",
+            "+",
+            "#",
             "",
         ])
         .prop_map(str::to_owned),
