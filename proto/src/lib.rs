@@ -1,4 +1,5 @@
 //! placeholder
+pub mod command;
 pub mod container;
 pub mod frame;
 pub mod id;
