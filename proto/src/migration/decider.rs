@@ -57,8 +57,8 @@ pub struct Decider {
     opened_at: Duration,
     heard: [Option<Heard>; 2],
     is_storing: bool,
-    /// Ends that were fenced under this run. They come back as another life, which is another
-    /// run: whatever is heard of them under this one was said before.
+    /// Ends that were heard under this run and then fenced. They come back as another life,
+    /// which is another run: whatever is still heard of them under this one was said before.
     silenced: Vec<End>,
     /// What was ordered last; only a tick repeats it.
     ordered: Vec<Decision>,
@@ -141,8 +141,9 @@ impl Decider {
         if self.is_storing || self.silenced.contains(&end) {
             return Vec::new();
         }
-        self.silenced.push(end);
-        self.heard[end as usize] = None;
+        if self.heard[end as usize].take().is_some() {
+            self.silenced.push(end);
+        }
         if self.row.fenced.contains(&end) {
             return Vec::new();
         }
@@ -163,7 +164,7 @@ impl Decider {
         let is_told = |end: End, decisions: &[Decision]| {
             decisions.iter().any(|d| matches!(d, Decision::Order(to, _) if to == self.row.node(end)))
         };
-        if !self.row.is_settled && !self.is_storing {
+        if !self.is_over() && !self.is_storing {
             // Its last word may have been lost, and what has come to rest does not repeat itself.
             for end in [End::Source, End::Target] {
                 if !is_told(end, &decisions) {
@@ -398,7 +399,7 @@ impl Decider {
 
     /// Nothing is left to do: one side runs (or ended) and the other holds nothing.
     fn settle(&mut self) -> Option<Vec<Decision>> {
-        use Phase::{Active, Dead, DeadUnknown, Gone, Ran, Stopped};
+        use Phase::{Active, Gone, Ran, Stopped};
         let (source, target) = (self.view(End::Source), self.view(End::Target));
         let rests = |view| matches!(view, View::At(Active | Stopped | Ran) | View::Beyond);
         let is_empty = |end, view| {
@@ -425,7 +426,6 @@ impl Decider {
         }
         let both_gone = self.is_gone(End::Source) && self.is_gone(End::Target);
         let both_fenced = self.is_fenced(End::Source) && self.is_fenced(End::Target);
-        let is_over = |view| matches!(view, View::At(Dead | DeadUnknown | Ran));
         match self.row.ruling {
             _ if !both_gone || both_fenced => None,
             Some(Ruling { side, cause: Cause::MemoryLost, .. }) => {
@@ -436,13 +436,13 @@ impl Decider {
                 self.row.is_settled = is_alone;
                 is_alone.then(|| self.store())
             }
-            _ if is_over(source) || is_over(target) => {
+            _ => {
                 // The files are where it ran last; a later start makes a new life of them.
-                let is_here = target == View::At(Ran) && source != View::At(Ran);
+                let ran_here = target == View::At(Ran) && source != View::At(Ran);
+                let is_here = ran_here || source == View::At(Gone);
                 let side = if is_here { End::Target } else { End::Source };
                 Some(self.rule(side, Cause::MemoryLost, true))
             }
-            _ => None,
         }
     }
 
