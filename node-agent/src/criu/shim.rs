@@ -107,7 +107,7 @@ fn attend(args: &[CString], home: &Path) -> Result<(), ShimError> {
     match hear(&agent, runc)? {
         Answer::Pass => Ok(()),
         Answer::Refuse => Err(ShimError::Refused),
-        Answer::Attend => take_place(runc, &agent, kind, &directories),
+        Answer::Attend => take_place(runc, &agent, kind, directories),
     }
 }
 
@@ -179,7 +179,7 @@ fn take_place(
     runc: BorrowedFd<'_>,
     agent: &OwnedFd,
     kind: Kind,
-    directories: &Directories,
+    directories: Directories,
 ) -> Result<(), ShimError> {
     let (packet, _) = receive(runc, MsgFlags::empty()).map_err(io("taking runc's request"))?;
     let work = directories.work.as_ref().map(AsRawFd::as_raw_fd);
@@ -210,6 +210,9 @@ fn take_place(
     if unsafe { libc::dup2(crius.as_raw_fd(), runc.as_raw_fd()) } < 0 {
         return Err(io("handing criu its socket")(io::Error::last_os_error()));
     }
+    // Criu's from here on: they stay open over exec.
+    let _images = directories.images.into_raw_fd();
+    let _work = directories.work.map(IntoRawFd::into_raw_fd);
     Ok(())
 }
 

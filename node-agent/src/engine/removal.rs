@@ -12,6 +12,8 @@ use std::time::Duration;
 use godwit_proto::container::ContainerSpec;
 use hyper::{Method, StatusCode};
 use nix::mount::{MntFlags, umount2};
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
 
 use super::EngineError;
 use super::containers::Stored;
@@ -19,6 +21,10 @@ use super::podman::Podman;
 
 /// How long killing every process may take.
 const EMPTY: Duration = Duration::from_secs(20);
+/// How long conmon and its clean-up may take to end after their container.
+const HELPERS: Duration = Duration::from_secs(5);
+/// How often it is looked whether they have.
+const AGAIN: Duration = Duration::from_millis(5);
 /// How long podman may take to remove one container.
 const REMOVE: Duration = Duration::from_secs(60);
 
@@ -41,6 +47,7 @@ impl Podman {
                 _ => {}
             },
         }
+        self.end_helpers(&stored).await;
         self.remove_runc(&stored)?;
         let cgroup = self.cgroup(&stored);
         cgroup.remove().map_err(|source| EngineError::Io {
@@ -48,6 +55,24 @@ impl Podman {
             source,
         })?;
         self.unmark(spec.id)
+    }
+
+    /// Waits for conmon, runc and podman's clean-up to end by themselves; kills what does not.
+    async fn end_helpers(&self, stored: &Stored) {
+        let end = tokio::time::Instant::now() + HELPERS;
+        loop {
+            let left = helpers(&stored.podman_id);
+            if left.is_empty() {
+                return;
+            }
+            if tokio::time::Instant::now() > end {
+                tracing::warn!(container = %stored.id, ?left, "killing what did not end with its container");
+                for pid in left {
+                    let _ended_already = kill(Pid::from_raw(pid), Signal::SIGKILL);
+                }
+            }
+            tokio::time::sleep(AGAIN).await;
+        }
     }
 
     /// What a runc that was killed leaves in its own directory.
@@ -64,4 +89,18 @@ impl Podman {
             _ => Ok(()),
         }
     }
+}
+
+/// The processes that name the container as an argument of their own: conmon, runc, podman.
+fn helpers(podman_id: &str) -> Vec<i32> {
+    let Ok(entries) = fs::read_dir("/proc") else { return Vec::new() };
+    entries
+        .filter_map(|entry| {
+            let entry = entry.ok()?;
+            let pid = entry.file_name().to_str()?.parse().ok()?;
+            let command = fs::read(entry.path().join("cmdline")).ok()?;
+            let mut words = command.split(|byte| *byte == 0);
+            words.any(|word| word == podman_id.as_bytes()).then_some(pid)
+        })
+        .collect()
 }

@@ -193,7 +193,7 @@ fn import() -> ImageId {
     let bin = dir.path().join("bin");
     std::fs::create_dir(&bin).expect("mkdir");
     std::fs::copy("/bin/busybox", bin.join("busybox")).expect("apt install busybox-static");
-    for name in ["sh", "nc", "usleep", "cat"] {
+    for name in ["sh", "nc", "usleep", "cat", "rm"] {
         std::os::unix::fs::symlink("busybox", bin.join(name)).expect("symlink");
     }
     let known = podman(&["images", "-q", "--no-trunc", IMAGE]);

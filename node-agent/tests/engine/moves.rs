@@ -103,7 +103,7 @@ async fn a_damaged_image_is_refused_with_a_reason() {
 #[tokio::test]
 async fn a_cold_move_takes_the_files_along() {
     let mut host = Host::up().await;
-    let script = "read n < /n; n=$((n+1)); echo $n > /n; rm -f /bin/cat; echo tick $n; trap exit TERM; while :; do usleep 5000; done";
+    let script = "read n < /n || n=0; n=$((n+1)); echo $n > /n; rm -f /bin/cat; echo tick $n; trap exit TERM; while :; do usleep 5000; done";
     host.spec.args = ["/bin/sh", "-c", script].map(str::to_owned).to_vec();
     host.engine.create(&host.spec, &host.netns).await.expect("create");
     host.engine.start(&host.spec).await.expect("start");
