@@ -16,7 +16,7 @@ use crate::node::Crash;
 use crate::world::{Law, World, say};
 
 /// What the database holds.
-#[derive(Debug, Default)]
+#[derive(Debug, Clone, Default)]
 pub(crate) struct Database {
     pub(crate) generation: u32,
     pub(crate) counter: u32,
@@ -137,6 +137,16 @@ impl World {
         let desk = Desk::open(&mut Hands { world: self }, generation, nonce, unsettled, now);
         self.controller = Process { desk: desk.ok(), ..Process::default() };
         (0..self.nodes.len()).for_each(|node| self.post(Letter::ToNode(node, Input::Hello)));
+    }
+
+    /// The controller starts again from an old copy of its database.
+    pub(crate) fn database_is_restored(&mut self) {
+        let Some(backup) = self.backup.take() else { return };
+        say!(self, "controller: its database is an old copy");
+        self.counts.add("backups restored");
+        self.controller_dies();
+        self.db = backup;
+        self.has_old_database = true;
     }
 
     pub(crate) fn controller_dies(&mut self) {

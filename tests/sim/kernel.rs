@@ -120,6 +120,9 @@ impl Job {
         // A node that cannot build a committed copy at all ends in a recorded loss; that is
         // left to the histories which allow for one.
         let is_reopening = call == Call::Stage && record.phase == Phase::Opening;
+        if is_reopening {
+            world.counts.add("gates built again");
+        }
         let fate = if !world.rng.chance(fails) || is_reopening && world.is_plain() {
             Fate::Good
         } else if world.rng.chance(30) {

@@ -93,3 +93,23 @@ fn survey() {
     for (law, (n, ex)) in laws { eprintln!("== {law}: {n}"); for e in ex { eprintln!("   {e:?}"); } }
     eprintln!("{:?}", t.elapsed());
 }
+
+#[test]
+#[ignore]
+#[expect(clippy::print_stderr, reason = "x")]
+fn bugs() {
+    use Bug::*;
+    for bug in [SourceThawsOnTimeout, TargetOpensOnTimeout, CommitSentBeforeItPersists, TargetForgetsItsRefusal, SourceDiscardsAtCommit, OpeningPersistedTooLate, AgentsObeyAnyRun, PromiseNotPersisted, CopyDeadNotPersisted, CallOutlivesAgent, NoReconcile] {
+        let mut laws: std::collections::BTreeMap<String, (u64, Vec<(u64, String)>)> = Default::default();
+        let n = number("N").unwrap_or(3000);
+        for seed in 0..n {
+            if let Some(v) = history::live(seed, Some(bug), false).broken {
+                let e = laws.entry(format!("{:?}", v.law)).or_default();
+                e.0 += 1;
+                if e.1.len() < 2 { e.1.push((seed, v.what.chars().take(150).collect())); }
+            }
+        }
+        eprintln!("## {bug:?}");
+        for (law, (n, ex)) in laws { eprintln!("  {law}: {n} {ex:?}"); }
+    }
+}

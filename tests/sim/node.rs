@@ -283,7 +283,7 @@ impl World {
     }
 
     fn write_promise(&mut self, node: usize, promise: &Promise) {
-        if self.sabotage_drops_promises() {
+        if self.sabotage_drops_promise(node) {
             return;
         }
         say!(self, "{}: promises {:?}", self.names[node], promise.run);

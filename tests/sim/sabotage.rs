@@ -109,8 +109,9 @@ impl World {
         self.bug == Some(Bug::OpeningPersistedTooLate) && record.phase == Phase::Opening
     }
 
-    pub(crate) fn sabotage_drops_promises(&self) -> bool {
-        self.bug == Some(Bug::PromiseNotPersisted)
+    /// Only the first promise of a ledger is written down.
+    pub(crate) fn sabotage_drops_promise(&self, node: usize) -> bool {
+        self.bug == Some(Bug::PromiseNotPersisted) && self.nodes[node].ledger.promise.is_some()
     }
 
     pub(crate) fn sabotage_drops_verdict(&self, row: &Row) -> bool {

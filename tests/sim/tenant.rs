@@ -134,6 +134,9 @@ impl World {
 
     /// A tenant asks for something that can be asked for now.
     pub(crate) fn tenant_acts(&mut self) {
+        if self.has_old_database {
+            return;
+        }
         let container = self.rng.below(self.specs.len());
         let id = self.specs[container].id;
         let Some((_, report)) = self.at_rest(container) else { return };
@@ -175,6 +178,9 @@ impl World {
     /// What the tenants want is asked for again where it failed: containers that ended are started.
     pub(crate) fn tenants_insist(&mut self) {
         use Phase::{Dead, Ran, Stopped, UnknownAbsent};
+        if self.has_old_database {
+            return;
+        }
         for container in 0..self.specs.len() {
             if let Some((_, report)) = self.at_rest(container)
                 && self.is_wanted[container]

@@ -66,6 +66,7 @@ impl Counts {
 pub(crate) struct Weather {
     pub(crate) loses_power: bool,
     pub(crate) loses_ledgers: bool,
+    pub(crate) loses_database: bool,
     pub(crate) containers_end: bool,
     pub(crate) engine_fails: usize,
     pub(crate) messages_fail: usize,
@@ -90,6 +91,9 @@ pub(crate) struct World {
     pub(crate) is_wanted: Vec<bool>,
     pub(crate) network: Network,
     pub(crate) db: Database,
+    /// A copy of the database, as old as it is.
+    pub(crate) backup: Option<Database>,
+    pub(crate) has_old_database: bool,
     pub(crate) controller: Process,
     pub(crate) counts: Counts,
     pub(crate) broken: Option<Violation>,
@@ -115,6 +119,7 @@ impl World {
         let weather = Weather {
             loses_power: rng.chance(30),
             loses_ledgers: rng.chance(12),
+            loses_database: rng.chance(10),
             containers_end: rng.chance(20),
             engine_fails: [0, 2, 8, 20][rng.below(4)],
             messages_fail: [0, 5, 20][rng.below(3)],
@@ -136,6 +141,8 @@ impl World {
             specs,
             network: Network::default(),
             db: Database::default(),
+            backup: None,
+            has_old_database: false,
             controller: Process::default(),
             counts: Counts::default(),
             broken: None,
@@ -146,7 +153,9 @@ impl World {
 
     /// Nothing that costs memory or a ledger can happen here.
     pub(crate) fn is_plain(&self) -> bool {
-        !self.weather.loses_power && !self.weather.loses_ledgers
+        !(self.weather.loses_power
+            || self.weather.loses_ledgers
+            || self.weather.loses_database)
     }
 
     /// The first broken law ends the history.

@@ -32,6 +32,8 @@ pub(super) struct Copy {
     pub(super) stale_before: u64,
     /// How often the gate was built again after a commit.
     pub(super) reopened: u8,
+    /// The last attempt to build it said that it failed: what it left is not to be opened.
+    pub(super) has_botched: bool,
     /// The exit code of a container that ended by itself.
     pub(super) exit_code: Option<i32>,
 }
@@ -65,6 +67,7 @@ impl Copy {
             ready: None,
             stale_before: 0,
             reopened: 0,
+            has_botched: false,
             exit_code: None,
         }
     }
@@ -237,6 +240,7 @@ impl Copy {
                 self.ask(hand, Call::Destroy);
             }
             (Phase::Opening, Execution::Absent) => self.reopen(hand, sight),
+            (Phase::Opening, Execution::Gated) if self.has_botched => self.reopen(hand, sight),
             (Phase::Opening, _) => self.ask(hand, Call::Open),
             (Phase::Stopped, Execution::Running | Execution::Frozen) => self.ask(hand, Call::Stop),
             (Phase::Frozen, Execution::Running) => self.ask(hand, Call::Hold),

@@ -114,7 +114,7 @@ pub enum Call {
     Prepare,
     /// Target: receive the checkpoint from the peer.
     Fetch,
-    /// Target: restore to the gate.
+    /// Target: restore to the gate, cleared of whatever a failed restore left.
     Stage,
     /// Target: open the gate, attach the address.
     Open,

@@ -71,11 +71,12 @@ impl Holding {
         }
     }
 
-    /// What to do when nothing was heard for a while: as [`Holding::due`], but instead of
-    /// waiting in silence it asks, for a report can be lost.
+    /// What to do when nothing was heard for a while (soon while something is asked for, now and
+    /// then at rest): as [`Holding::due`], but instead of waiting in silence it asks, for the
+    /// last report may have been lost.
     pub fn due_again(&self, report: Option<&Report>) -> Due {
         match self.due(report) {
-            Due::Wait if self.intent != Intent::Rest => Due::Order(Order::Ask),
+            Due::Wait => Due::Order(Order::Ask),
             due => due,
         }
     }

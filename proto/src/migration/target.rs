@@ -69,9 +69,13 @@ impl Copy {
                 self.execution = Execution::Gated;
                 self.enter(hand, Phase::Staged);
             }
-            // The gate was built again after the verdict; a failure shows in the next look.
-            (Phase::Opening, Outcome::Failed(why)) => self.record.reason = Some(why),
+            // The gate was built again after the verdict; the next look decides.
+            (Phase::Opening, Outcome::Failed(why)) => {
+                self.has_botched = true;
+                self.record.reason = Some(why);
+            }
             (Phase::Opening, _) => {
+                self.has_botched = false;
                 self.execution = Execution::Gated;
                 self.ask(hand, Call::Open);
             }
