@@ -17,6 +17,29 @@ pub(crate) struct Node {
     pub(crate) state: String,
     pub(crate) since: Option<Timestamp>,
     pub(crate) containers: Option<u64>,
+    pub(crate) info: Option<NodeInfo>,
+    pub(crate) metrics: Option<NodeMetrics>,
+}
+
+/// What a node is and has.
+#[derive(Debug, Default, Deserialize)]
+pub(crate) struct NodeInfo {
+    pub(crate) arch: Option<String>,
+    pub(crate) cpus: Option<u32>,
+    pub(crate) memory_bytes: Option<u64>,
+    pub(crate) probe: Option<Probe>,
+}
+
+/// Whether containers can be moved to and from a node.
+#[derive(Debug, Deserialize)]
+pub(crate) struct Probe {
+    pub(crate) can_migrate: bool,
+}
+
+/// How busy a node is.
+#[derive(Debug, Default, Deserialize)]
+pub(crate) struct NodeMetrics {
+    pub(crate) memory_free_bytes: Option<u64>,
 }
 
 /// A container.

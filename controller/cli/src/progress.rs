@@ -133,8 +133,8 @@ fn bar(length: u64, colours: bool, template: &str) -> Option<ProgressBar> {
     Some(
         ProgressBar::with_draw_target(Some(length), ProgressDrawTarget::stderr())
             .with_style(style)
-            // Ctrl-C leaves the line as it was: the thing itself goes on.
-            .with_finish(ProgressFinish::Abandon),
+            // Whatever ends the command says so on a line of its own.
+            .with_finish(ProgressFinish::AndClear),
     )
 }
 

@@ -91,15 +91,20 @@ async fn a_template_that_asks_for_too_much_says_what_there_is() {
 async fn nodes_are_listed_known_or_only_seen() {
     let nodes = json!([
         {"name": "edge-a", "state": "online", "since": "2026-11-22T18:20:00Z", "containers": 1,
-         "info": {}, "metrics": {}},
+         "info": {"arch": "x86_64", "cpus": 2, "memory_bytes": 4_000_000_000_u64,
+                  "probe": {"can_migrate": true}},
+         "metrics": {"memory_free_bytes": 1_500_000_000}},
+        {"name": "edge-aa", "state": "lost", "since": "2026-11-22T18:20:00Z", "containers": 0,
+         "info": {"arch": "x86_64", "probe": {"can_migrate": false}}, "metrics": null},
         {"name": "edge-b", "state": "unjoined", "since": "2026-11-22T18:20:00Z",
          "containers": null, "info": null, "metrics": null},
     ]);
     let fake = Fake::start().await.on("GET /api/v1/nodes", 200, nodes);
     let wanted = "\
-NAME    STATE     CONTAINERS
-edge-a  online    1
-edge-b  unjoined  -
+NAME     STATE     CONTAINERS  ARCH    CPUS  MEMORY FREE         MOVES
+edge-a   online    1           x86_64  2     1.50 GB of 4.00 GB  yes
+edge-aa  lost      0           x86_64  -     -                   no
+edge-b   unjoined  -           -       -     -                   -
 ";
     assert_eq!(without_last_column(&fake.run(&["node", "ls"]).await.done()), wanted);
 }
