@@ -89,8 +89,19 @@ impl World {
         }
     }
 
+    /// Where a fault is most telling.
+    fn node_in_a_move(&mut self) -> Option<usize> {
+        let is_moving = |node: &usize| {
+            let rows = self.nodes[*node].ledger.records.values();
+            rows.into_iter().any(|row| row.phase.awaits_verdict())
+        };
+        let nodes: Vec<_> = (0..NODES).filter(is_moving).collect();
+        (!nodes.is_empty()).then(|| nodes[self.rng.below(nodes.len())])
+    }
+
     fn misfortune(&mut self, node: usize, container: usize) {
         let Weather { loses_power, loses_ledgers, containers_end, crashes, .. } = self.weather;
+        let node = if self.rng.chance(50) { self.node_in_a_move().unwrap_or(node) } else { node };
         let is_up = self.nodes[node].agent.is_some();
         let may_crash = self.rng.below(6) < crashes;
         match self.rng.below(40) {

@@ -310,7 +310,8 @@ impl World {
     fn kill(&mut self, node: usize, container: usize) {
         let was_good = self.is_good(node, container);
         let holding = self.db.holdings.get(&self.specs[container].id);
-        let is_removed = holding.is_none_or(|h| h.intent == godwit_proto::migration::Intent::Remove);
+        let is_removed = self.is_removed[container]
+            || holding.is_none_or(|h| h.intent == godwit_proto::migration::Intent::Remove);
         self.slot(node, container).execution = Execution::Absent;
         if was_good && !is_removed {
             let row = self.nodes[node].ledger.records.get(&self.specs[container].id);

@@ -149,6 +149,7 @@ impl World {
             }
             96 => {
                 self.is_wanted[container] = false;
+                self.is_removed[container] = true;
                 self.ask(id, Intent::Remove);
             }
             _ if matches!(report.phase, Phase::Stopped | Phase::Ran | Phase::Dead) => {

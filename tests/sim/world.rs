@@ -89,6 +89,8 @@ pub(crate) struct World {
     pub(crate) has_killed: Vec<bool>,
     /// The tenant wants it to run.
     pub(crate) is_wanted: Vec<bool>,
+    /// The tenant asked to remove it, whatever the database remembers.
+    pub(crate) is_removed: Vec<bool>,
     pub(crate) network: Network,
     pub(crate) db: Database,
     /// A copy of the database, as old as it is.
@@ -138,6 +140,7 @@ impl World {
             newest: vec![0; containers],
             has_killed: vec![false; containers],
             is_wanted: vec![true; containers],
+            is_removed: vec![false; containers],
             specs,
             network: Network::default(),
             db: Database::default(),

@@ -213,10 +213,6 @@ impl Decider {
             std::cmp::Ordering::Equal => View::At(report.phase),
             std::cmp::Ordering::Greater => View::Beyond,
             std::cmp::Ordering::Less if report.phase.is_owner() => View::Owner,
-            // The container ended by itself before the move began: there is nothing to freeze.
-            std::cmp::Ordering::Less if end == End::Source && report.phase == Phase::Ran => {
-                View::At(Phase::Ran)
-            }
             std::cmp::Ordering::Less => View::Idle,
         }
     }
@@ -468,6 +464,10 @@ impl Decider {
             if view == View::Unheard {
                 tell(end, Order::Ask);
             }
+        }
+        if source == View::Idle {
+            // That may be late news. Asked to arm, it says under this epoch what it has.
+            tell(End::Source, Order::Arm(self.row.plan));
         }
         match self.row.ruling {
             None => self.opening_orders(source, target, &mut tell),

@@ -26,14 +26,17 @@ impl Copy {
             self.ready = None;
             self.ask(hand, Call::Arm(plan));
         }
-        self.refuse_stopped(hand, epoch);
+        self.refuse_idle(hand, epoch);
     }
 
-    /// A stopped container has nothing to freeze: the epoch is refused, it stays stopped.
-    fn refuse_stopped(&mut self, hand: &mut Hand, epoch: Epoch) {
-        if epoch > self.record.epoch && self.record.phase == Phase::Stopped {
-            self.adopt_epoch(epoch);
-            self.enter_because(hand, Phase::Stopped, "it is stopped: there is nothing to freeze");
+    /// What does not run cannot be frozen. It stays what it is and says so under the new
+    /// epoch: said under an older one, it may be late news.
+    fn refuse_idle(&mut self, hand: &mut Hand, epoch: Epoch) {
+        let is_idle = self.record.phase == Phase::Stopped || self.record.phase.is_over();
+        if epoch > self.record.epoch && is_idle && self.record.phase != Phase::UnknownAbsent {
+            self.record.epoch = epoch;
+            self.record.peer = None;
+            self.persist(hand);
         }
     }
 
@@ -54,7 +57,7 @@ impl Copy {
 
     /// Told to freeze and dump.
     pub(super) fn on_freeze(&mut self, hand: &mut Hand, epoch: Epoch, to: NodeId, plan: Plan) {
-        self.refuse_stopped(hand, epoch);
+        self.refuse_idle(hand, epoch);
         if epoch > self.record.epoch && self.record.phase == Phase::Active {
             let ready = self.ready;
             self.adopt_epoch(epoch);
@@ -90,11 +93,6 @@ impl Copy {
     pub(super) fn on_thaw(&mut self, hand: &mut Hand, epoch: Epoch) {
         let phase = self.record.phase;
         match (phase, epoch.cmp(&self.record.epoch)) {
-            // A stopped container stays stopped; the epoch alone is refused.
-            (Phase::Stopped, Ordering::Greater) => {
-                self.adopt_epoch(epoch);
-                self.enter(hand, Phase::Stopped);
-            }
             (Phase::Active | Phase::Kept, Ordering::Greater) => {
                 self.adopt_epoch(epoch);
                 self.keep(hand, "called off before the freeze");
@@ -109,7 +107,7 @@ impl Copy {
                 self.enter(hand, Phase::Thawing);
                 self.ask(hand, Call::Thaw);
             }
-            _ => {}
+            _ => self.refuse_idle(hand, epoch),
         }
     }
 }
