@@ -251,7 +251,8 @@ impl World {
 
     fn take_in(&mut self, header: ChunkHeader, bytes: Vec<u8>) {
         if self.receiver.judge(self.now, &header) == Arrival::Lacking {
-            self.receiver.on_chunk_header(&header);
+            let news = self.receiver.on_chunk_header(&header);
+            assert_ne!(news, OfferNews::Replaced, "a late chunk brought an old version back");
             let Span { start, end } = header.span;
             self.disk[start as usize..end as usize].copy_from_slice(&bytes);
             self.on_disk.insert(header.span);
@@ -351,12 +352,13 @@ fn a_fair_link_is_kept_busy() {
 
 #[test]
 fn a_lost_chunk_costs_no_timeout() {
-    // One percent lost, half a second of transfer: waiting for silence even once
-    // per loss would show.
+    // Eight of eight hundred are lost. Patience is a tenth of a second at the least, so
+    // less than that over all shows that it never ran out.
     let weather = Weather { lost_percent: 1, ..Weather::fair(50 << 20) };
     let fair = World::new(Weather::fair(50 << 20)).run();
     let world = World::new(weather).run();
-    assert!(world.now < fair.now + Duration::from_millis(500), "{:?}", world.now);
+    let late = world.now - fair.now;
+    assert!(late < Duration::from_millis(50), "{late:?} late");
     assert!(world.sent_bytes < (50 << 20) * 103 / 100, "{}", world.sent_bytes);
 }
 
