@@ -5,6 +5,7 @@ use std::convert::Infallible;
 use std::net::SocketAddr;
 use std::process::{Output, Stdio};
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
 
 use axum::Router;
 use axum::body::{Body, Bytes};
@@ -138,7 +139,7 @@ impl Fake {
 
     /// Runs the binary to its end.
     pub(crate) async fn run(&self, args: &[&str]) -> Ended {
-        Ended::from(self.command(args).output().await.expect("godwit runs"))
+        Ended::of(self.command(args).output()).await
     }
 }
 
@@ -169,6 +170,12 @@ impl From<Output> for Ended {
 }
 
 impl Ended {
+    /// Waits for the end of a run; one that hangs is a failure, not a wait.
+    pub(crate) async fn of(run: impl Future<Output = std::io::Result<Output>>) -> Self {
+        let ended = tokio::time::timeout(Duration::from_secs(60), run).await;
+        Self::from(ended.expect("godwit hangs").expect("godwit runs"))
+    }
+
     /// The output of a run that did what it should.
     #[track_caller]
     pub(crate) fn done(self) -> String {

@@ -19,7 +19,7 @@ fn said(kind: &str, data: Value) -> (&str, Value) {
 }
 
 async fn end(child: Child) -> Ended {
-    Ended::from(child.wait_with_output().await.expect("it ends"))
+    Ended::of(child.wait_with_output()).await
 }
 
 fn press_ctrl_c(child: &Child) {
