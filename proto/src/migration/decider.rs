@@ -435,7 +435,9 @@ impl Decider {
             _ => {
                 // The files are where it ran last; a later start makes a new life of them.
                 let ran_here = target == View::At(Ran) && source != View::At(Ran);
-                let is_here = ran_here || source == View::At(Gone);
+                // Once it had arrived, the source may have been told to remove its files.
+                let has_moved = self.row.has_arrived && self.row.side() == Some(End::Target);
+                let is_here = ran_here || has_moved || source == View::At(Gone);
                 let side = if is_here { End::Target } else { End::Source };
                 Some(self.rule(side, Cause::MemoryLost, true))
             }
