@@ -4,12 +4,15 @@
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
 use std::net::Ipv4Addr;
+use std::sync::Arc;
 
 use godwit_proto::container::{Limits, Mode};
 use godwit_proto::id::{ContainerId, ContainerName, ImageId, MigrationId, NodeId, Tenant};
 use jiff::Timestamp;
 use serde::Serialize;
+use serde_json::Value;
 
+use crate::placement::NodeState;
 use crate::store::{
     AttemptRow, ContainerRow, ContainerState, ImageRow, Intent, PhaseMark, Prediction,
 };
@@ -168,6 +171,23 @@ impl MigrationView {
             ended: row.ended,
         }
     }
+}
+
+/// A node.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct NodeView {
+    /// The node.
+    pub name: NodeId,
+    /// Whether it can be used.
+    pub state: NodeState,
+    /// When that state began.
+    pub since: Timestamp,
+    /// How many containers it has.
+    pub containers: usize,
+    /// Its last announcement, as it came.
+    pub info: Option<Arc<Value>>,
+    /// Its last metrics, as they came.
+    pub metrics: Option<Arc<Value>>,
 }
 
 /// An image: in the controller's own store, or (with less known) in a node's engine.

@@ -198,6 +198,39 @@ impl Store {
         )
     }
 
+    /// The attempt of that container and epoch, settled or not.
+    ///
+    /// # Errors
+    /// [`StoreError::Query`].
+    pub fn attempt(
+        &self,
+        container: ContainerId,
+        epoch: Epoch,
+    ) -> Result<Option<AttemptRow>, StoreError> {
+        self.row(
+            "reading an attempt",
+            "SELECT * FROM migration
+             WHERE container = ?1 AND epoch_generation = ?2 AND epoch_counter = ?3",
+            params![container.to_string(), epoch.generation, epoch.counter],
+            read,
+        )
+    }
+
+    /// The highest epoch counter that any container or attempt has, 0 for an empty database.
+    ///
+    /// # Errors
+    /// [`StoreError::Query`].
+    pub fn last_counter(&self) -> Result<u32, StoreError> {
+        let highest = self.row(
+            "reading the last epoch",
+            "SELECT max(counter) FROM (SELECT max(epoch_counter) AS counter FROM compute
+             UNION ALL SELECT max(epoch_counter) FROM migration)",
+            [],
+            |row| row.get::<_, Option<u32>>(0),
+        )?;
+        Ok(highest.flatten().unwrap_or(0))
+    }
+
     /// The attempt `id`.
     ///
     /// # Errors

@@ -1,0 +1,264 @@
+//! Making, starting, stopping and removing containers, and what they wrote.
+
+use std::collections::BTreeMap;
+
+use godwit_proto::container::{ContainerSpec, Limits, Mode};
+use godwit_proto::frame::{NodeAnswer, NodeRequest};
+use godwit_proto::id::{ContainerId, ContainerName, NodeId, Tenant};
+use serde::Deserialize;
+use uuid::Uuid;
+
+use super::{Service, unknown_node};
+use crate::images::name;
+use crate::placement::{self, NodeState, Wish};
+use crate::refusal::Refusal;
+use crate::store::{ContainerRow, ImageRow};
+use crate::view::ContainerView;
+
+/// A container to make.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize)]
+pub struct CreateRequest {
+    /// The image, by name or id.
+    pub image: String,
+    /// What to call it; made up if left out.
+    #[serde(default)]
+    pub name: Option<ContainerName>,
+    /// Where; the best fitting node if left out.
+    #[serde(default)]
+    pub node: Option<NodeId>,
+    /// Arguments in place of the image's own.
+    #[serde(default)]
+    pub args: Option<Vec<String>>,
+    /// Environment added to the image's.
+    #[serde(default)]
+    pub env: Option<BTreeMap<String, String>>,
+    /// The tenant's labels.
+    #[serde(default)]
+    pub labels: Option<BTreeMap<String, String>>,
+    /// Memory in bytes.
+    #[serde(default)]
+    pub memory_bytes: Option<u64>,
+    /// Processor time in billionths of a core.
+    #[serde(default)]
+    pub nano_cpus: Option<u64>,
+    /// Whether to start it; yes if left out.
+    #[serde(default)]
+    pub start: Option<bool>,
+}
+
+impl Service {
+    /// Makes a container: recorded and ordered when this returns.
+    ///
+    /// # Errors
+    /// `unknown-image`, `name-taken`, `addresses-exhausted`, `unknown-node`,
+    /// `admission-refused`, `no-node`, and the core's.
+    pub async fn create(
+        &self,
+        tenant: &Tenant,
+        request: CreateRequest,
+    ) -> Result<ContainerView, Refusal> {
+        let image = self.find_image(tenant, &request.image).await?;
+        let _creating = self.parts.creating.lock().await;
+        let rows = self.store("listing containers", |store| store.containers()).await?;
+        let name = free_name(tenant, request.name, &rows)?;
+        let node = self.place(&name, &image, request.node, request.memory_bytes)?;
+        let used = rows.iter().map(|row| row.spec.address.ip);
+        let address = self.parts.pool.free(used).ok_or_else(|| {
+            Refusal::new(
+                "addresses-exhausted",
+                format!("every address of the pool {} is in use", self.parts.pool),
+                "remove containers, or start the controller with a larger --pool",
+            )
+        })?;
+        let id = ContainerId(Uuid::new_v4());
+        let spec = ContainerSpec {
+            id,
+            tenant: tenant.clone(),
+            name,
+            image_name: image.names.first().cloned().unwrap_or_else(|| image.id.to_string()),
+            image: image.id,
+            args: request.args.unwrap_or_default(),
+            env: request.env.unwrap_or_default(),
+            labels: request.labels.unwrap_or_default(),
+            limits: Limits {
+                memory_bytes: request.memory_bytes,
+                nano_cpus: request.nano_cpus,
+            },
+            address,
+        };
+        self.parts.core.create(spec, node, request.start.unwrap_or(true)).await?;
+        self.container(tenant, &id.to_string()).await
+    }
+
+    /// Starts a stopped container.
+    ///
+    /// # Errors
+    /// `unknown-container`, `node-offline`, and the core's.
+    pub async fn start(&self, tenant: &Tenant, reference: &str) -> Result<ContainerView, Refusal> {
+        let row = self.find(tenant, reference).await?;
+        self.node_must_answer(&row)?;
+        self.parts.core.start(row.spec.id).await?;
+        self.container(tenant, &row.spec.id.to_string()).await
+    }
+
+    /// Stops a container.
+    ///
+    /// # Errors
+    /// `unknown-container`, and the core's.
+    pub async fn stop(&self, tenant: &Tenant, reference: &str) -> Result<ContainerView, Refusal> {
+        let row = self.find(tenant, reference).await?;
+        self.parts.core.stop(row.spec.id).await?;
+        self.container(tenant, &row.spec.id.to_string()).await
+    }
+
+    /// Removes a container; a running one only by force.
+    ///
+    /// # Errors
+    /// `unknown-container`, `not-stopped`, and the core's.
+    pub async fn remove(
+        &self,
+        tenant: &Tenant,
+        reference: &str,
+        force: bool,
+    ) -> Result<ContainerView, Refusal> {
+        let row = self.find(tenant, reference).await?;
+        self.parts.core.remove(row.spec.id, force).await?;
+        match self.container(tenant, &row.spec.id.to_string()).await {
+            // It went at once.
+            Err(gone) if gone.code == "unknown-container" => Ok(ContainerView::removed(&row)),
+            answer => answer,
+        }
+    }
+
+    /// The last lines that a container wrote.
+    ///
+    /// # Errors
+    /// `unknown-container`, `node-offline`, `node-silent`.
+    pub async fn logs(
+        &self,
+        tenant: &Tenant,
+        reference: &str,
+        tail: Option<u32>,
+    ) -> Result<Vec<u8>, Refusal> {
+        let row = self.find(tenant, reference).await?;
+        self.node_must_answer(&row)?;
+        let request = NodeRequest::Logs { container: row.spec.id, tail };
+        match self.parts.core.ask_node(&row.node, request).await? {
+            NodeAnswer::Logs(bytes) => Ok(bytes),
+            _ => Err(odd_answer(&row.node)),
+        }
+    }
+
+    /// The node for a new container: the wished one if it may go there, else the best.
+    fn place(
+        &self,
+        name: &ContainerName,
+        image: &ImageRow,
+        node: Option<NodeId>,
+        memory_bytes: Option<u64>,
+    ) -> Result<NodeId, Refusal> {
+        let wish = |target: &NodeId| Wish {
+            name: name.as_str(),
+            source: None,
+            arch: Some(&image.arch),
+            mode: Mode::Cold,
+            memory_bytes: memory_bytes.unwrap_or(0),
+            image_bytes: if self.parts.registry.holds(target, &image.id) {
+                0
+            } else {
+                image.size_bytes
+            },
+            past: None,
+        };
+        if let Some(node) = node {
+            let facts =
+                self.parts.registry.facts(&node).ok_or_else(|| unknown_node(node.as_str()))?;
+            let reasons = placement::admit(&wish(&node), &facts);
+            return if reasons.is_empty() {
+                Ok(node)
+            } else {
+                Err(super::migrations::not_admitted(name, &node, reasons))
+            };
+        }
+        let nodes = self.parts.registry.all_facts();
+        placement::best(wish, &nodes)
+            .map(|node| node.node.clone())
+            .map_err(|reasons| super::migrations::no_node(name, reasons))
+    }
+
+    /// Asking a node that is not there would only end in a timeout.
+    pub(super) fn node_must_answer(&self, row: &ContainerRow) -> Result<(), Refusal> {
+        let state = self.parts.registry.facts(&row.node).map(|facts| facts.state);
+        if matches!(state, Some(NodeState::Online | NodeState::Draining)) {
+            return Ok(());
+        }
+        let state = state.map_or("not known".to_owned(), |state| state.to_string());
+        Err(Refusal::new(
+            "node-offline",
+            format!("{}, where {} is, is {state}", row.node, row.spec.name),
+            format!("start godwit-agent on {}", row.node),
+        ))
+    }
+
+    pub(super) async fn find_image(
+        &self,
+        tenant: &Tenant,
+        reference: &str,
+    ) -> Result<ImageRow, Refusal> {
+        let mut images =
+            self.parts.images.list(tenant).await.map_err(super::images::refusal)?;
+        let index = match name::find(&images, reference) {
+            name::Found::One(found) => images.iter().position(|image| image.id == found.id),
+            name::Found::None => None,
+            name::Found::Several(ids) => {
+                let ids: Vec<_> = ids.iter().map(|id| id.short()).collect();
+                return Err(Refusal::new(
+                    "unknown-image",
+                    format!("`{}` may mean any of {}", super::shown(reference), ids.join(", ")),
+                    "name the image by its id",
+                ));
+            }
+        };
+        index.map(|index| images.swap_remove(index)).ok_or_else(|| {
+            Refusal::new(
+                "unknown-image",
+                format!("there is no image `{}`", super::shown(reference)),
+                "bring it with `godwit image load FILE`; `godwit image ls` lists them",
+            )
+        })
+    }
+}
+
+pub(super) fn odd_answer(node: &NodeId) -> Refusal {
+    Refusal::new(
+        "node-silent",
+        format!("{node} answered something else than what it was asked"),
+        "are controller and agent of the same version? `godwit node inspect` tells",
+    )
+}
+
+/// The wished name if it is free, else one that is made up.
+fn free_name(
+    tenant: &Tenant,
+    wished: Option<ContainerName>,
+    rows: &[ContainerRow],
+) -> Result<ContainerName, Refusal> {
+    let taken = |name: &ContainerName| {
+        rows.iter().any(|row| row.spec.tenant == *tenant && row.spec.name == *name)
+    };
+    match wished {
+        Some(name) if taken(&name) => Err(Refusal::new(
+            "name-taken",
+            format!("there is a container `{name}` already"),
+            format!("choose another name, or remove that one with `godwit rm {name}`"),
+        )),
+        Some(name) => Ok(name),
+        None => loop {
+            let random = Uuid::new_v4().simple().to_string();
+            let made_up = format!("c-{}", &random[..8]).parse().ok();
+            if let Some(name) = made_up.filter(|name| !taken(name)) {
+                break Ok(name);
+            }
+        },
+    }
+}

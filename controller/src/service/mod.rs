@@ -1,0 +1,178 @@
+//! What the controller does for its clients, whichever way they ask: REST and MQTT
+//! share every rule that stands here.
+//!
+//! The services look up, complete and admit; the decision core decides. Everything
+//! is some tenant's, and a tenant sees only its own.
+
+mod addresses;
+mod containers;
+mod images;
+mod migrations;
+
+use std::sync::Arc;
+
+use godwit_proto::id::{ContainerId, ContainerName, MigrationId, NodeId, Tenant};
+use tokio::sync::{Mutex, broadcast};
+
+pub use addresses::{Pool, PoolError};
+pub use containers::CreateRequest;
+pub use images::RemovedImage;
+pub use migrations::{MigrateAnswer, MigrateRequest};
+
+use crate::core::Core;
+use crate::event::Event;
+use crate::images::Images;
+use crate::latest::Latest;
+use crate::refusal::Refusal;
+use crate::registry::Registry;
+use crate::store::{ContainerRow, MigrationFilter, Store, StoreError, StoreHandle};
+use crate::view::{ContainerView, NodeView};
+
+/// Everything that a client can ask for; cheap to clone.
+#[derive(Clone)]
+pub struct Service {
+    parts: Arc<Parts>,
+}
+
+/// What the services stand on.
+pub struct Parts {
+    /// The decision core.
+    pub core: Arc<dyn Core>,
+    /// The database.
+    pub store: StoreHandle,
+    /// The nodes.
+    pub registry: Registry,
+    /// The images.
+    pub images: Images,
+    /// The last word on live moves.
+    pub latest: Latest,
+    /// Addresses for containers.
+    pub pool: Pool,
+    /// Held from the choice of a name and an address until the core has recorded them.
+    pub creating: Mutex<()>,
+}
+
+impl Service {
+    /// The services over their parts.
+    pub fn new(parts: Parts) -> Self {
+        Self { parts: Arc::new(parts) }
+    }
+
+    /// Every change from now on, of every tenant.
+    pub fn events(&self) -> broadcast::Receiver<Event> {
+        self.parts.core.events()
+    }
+
+    /// Every node, by name.
+    pub fn nodes(&self) -> Vec<NodeView> {
+        self.parts.registry.nodes()
+    }
+
+    /// One node.
+    ///
+    /// # Errors
+    /// `unknown-node`.
+    pub fn node(&self, name: &str) -> Result<NodeView, Refusal> {
+        name.parse()
+            .ok()
+            .and_then(|id: NodeId| self.parts.registry.node(&id))
+            .ok_or_else(|| unknown_node(name))
+    }
+
+    /// Every container of a tenant, by name.
+    ///
+    /// # Errors
+    /// `internal`.
+    pub async fn containers(&self, tenant: &Tenant) -> Result<Vec<ContainerView>, Refusal> {
+        let (rows, live) = self
+            .store("listing containers", |store| {
+                Ok((store.containers()?, store.unsettled_attempts()?))
+            })
+            .await?;
+        let moving = |id: ContainerId| {
+            live.iter().find(|attempt| attempt.container == id).map(|attempt| attempt.id.clone())
+        };
+        Ok(rows
+            .iter()
+            .filter(|row| row.spec.tenant == *tenant)
+            .map(|row| ContainerView::new(row, moving(row.spec.id)))
+            .collect())
+    }
+
+    /// One container, by its name or its id.
+    ///
+    /// # Errors
+    /// `unknown-container`.
+    pub async fn container(
+        &self,
+        tenant: &Tenant,
+        reference: &str,
+    ) -> Result<ContainerView, Refusal> {
+        let row = self.find(tenant, reference).await?;
+        let migration = self.live_migration(row.spec.id).await?;
+        Ok(ContainerView::new(&row, migration))
+    }
+
+    /// True when the database answers.
+    pub async fn is_store_well(&self) -> bool {
+        self.parts.store.call(Store::generation).await.is_ok()
+    }
+
+    async fn find(&self, tenant: &Tenant, reference: &str) -> Result<ContainerRow, Refusal> {
+        let (whose, text) = (tenant.clone(), reference.to_owned());
+        let found = self
+            .store("reading a container", move |store| {
+                if let Ok(name) = text.parse::<ContainerName>()
+                    && let Some(row) = store.container_named(&whose, &name)?
+                {
+                    return Ok(Some(row));
+                }
+                match text.parse::<ContainerId>() {
+                    Ok(id) => Ok(store.container(id)?.filter(|row| row.spec.tenant == whose)),
+                    Err(_) => Ok(None),
+                }
+            })
+            .await?;
+        found.ok_or_else(|| {
+            Refusal::new(
+                "unknown-container",
+                format!("there is no container `{}`", shown(reference)),
+                "list them with `godwit ps`",
+            )
+        })
+    }
+
+    async fn live_migration(&self, id: ContainerId) -> Result<Option<MigrationId>, Refusal> {
+        let filter =
+            MigrationFilter { container: Some(id), unsettled: true, ..MigrationFilter::default() };
+        let live =
+            self.store("listing migrations", move |store| store.migrations(&filter, 1)).await?;
+        Ok(live.into_iter().next().map(|row| row.id))
+    }
+
+    /// Work with the database whose failure is nobody's fault but the controller's.
+    async fn store<T: Send + 'static>(
+        &self,
+        what: &str,
+        work: impl FnOnce(&Store) -> Result<T, StoreError> + Send + 'static,
+    ) -> Result<T, Refusal> {
+        match self.parts.store.call(work).await {
+            Err(StoreError::Closed) => Err(Refusal::shutting_down()),
+            Err(error) => Err(Refusal::internal(what, &error)),
+            Ok(value) => Ok(value),
+        }
+    }
+}
+
+fn unknown_node(name: &str) -> Refusal {
+    Refusal::new(
+        "unknown-node",
+        format!("there is no node `{}`", shown(name)),
+        "list them with `godwit node ls`; a node appears once its agent has found the broker",
+    )
+}
+
+/// A client's text, short enough to be shown again.
+fn shown(text: &str) -> String {
+    text.chars().filter(|c| !c.is_control()).take(80).collect()
+}
