@@ -1,34 +1,227 @@
-//! Stub by the lead, to be replaced by whoever writes the doctor: agent.rs needs exactly
-//! `versions(&EngineConfig) -> Versions`, `examine(&EngineConfig, bridge) -> Report` (cached, may
-//! take seconds, never fails: failures are findings) and `Report::probe() -> Probe`.
+//! Says whether this node can run and move containers, and what to do where it cannot.
+//!
+//! Reading versions finds what is missing; only doing it shows that it works (`criu check`
+//! is content with a CRIU that cannot dump a single socket here). So the last check is a
+//! [`probe`]: a tiny container that listens on a socket is checkpointed and restored through
+//! the gate. Its result is kept as long as nothing that it depends on changes.
+
+mod checks;
+pub mod probe;
+
+use std::fmt;
+use std::fs;
+use std::io::{self, Write};
+use std::path::Path;
+use std::process::ExitCode;
 
 use godwit_proto::node::Probe;
+use serde::{Deserialize, Serialize};
 
-use crate::engine::EngineConfig;
-use crate::telemetry::Versions;
+use crate::config;
+use crate::engine::{EngineConfig, Podman};
+use crate::telemetry;
 
-/// What the doctor found.
-pub struct Report;
+/// What one check found.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Finding {
+    /// What was checked, in a word or two.
+    pub check: String,
+    /// Whether this node is fit in that respect.
+    pub ok: bool,
+    /// What was found, or what is missing, in plain words.
+    pub message: String,
+    /// How to get what is missing; empty when nothing is.
+    #[serde(default)]
+    pub remedy: String,
+}
+
+/// What a checkpoint depends on: with the same ones a probe's result stands.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Versions {
+    /// The kernel's release.
+    pub kernel: String,
+    /// CRIU's version, empty when there is none.
+    pub criu: String,
+    /// The engine and its version (`podman 5.4.2`), empty when there is none.
+    pub engine: String,
+    /// The runtime and its version (`runc 1.1.15`), empty when there is none.
+    pub runtime: String,
+}
+
+/// Everything that was found; the agent publishes it too.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Report {
+    /// What is installed.
+    pub versions: Versions,
+    /// One for each check, in the order in which they should be mended.
+    pub findings: Vec<Finding>,
+}
 
 impl Report {
-    /// In the shape that is announced.
+    /// True when this node can run and move containers.
+    pub fn is_ok(&self) -> bool {
+        self.findings.iter().all(|finding| finding.ok)
+    }
+
+    /// The report as the node announces it.
     pub fn probe(&self) -> Probe {
-        Probe { can_migrate: true, problems: Vec::new() }
+        let unfit = self.findings.iter().filter(|finding| !finding.ok);
+        let said = unfit.map(|f| format!("{}: {} ({})", f.check, f.message, f.remedy));
+        Probe { can_migrate: self.is_ok(), problems: said.collect() }
     }
 }
 
-/// The versions of what moves containers.
-pub async fn versions(_engine: &EngineConfig) -> Versions {
-    Versions::default()
+impl fmt::Display for Report {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for finding in &self.findings {
+            let mark = if finding.ok { "ok  " } else { "FAIL" };
+            writeln!(f, "{mark}  {:<18} {}", finding.check, finding.message)?;
+            if !finding.remedy.is_empty() {
+                writeln!(f, "{:24} {}", "", finding.remedy)?;
+            }
+        }
+        let verdict = if self.is_ok() {
+            "This node can run and move containers."
+        } else {
+            "This node cannot run and move containers yet: mend what is marked FAIL, from the top."
+        };
+        writeln!(f, "{verdict}")
+    }
 }
 
-/// Tries everything that a migration needs.
-pub async fn examine(_engine: &EngineConfig, _bridge: &str) -> Report {
-    Report
+/// What a probe found, with what it was found under.
+#[derive(Serialize, Deserialize)]
+struct Kept {
+    versions: Versions,
+    finding: Finding,
 }
 
-/// The subcommand: prints what was found; a failure when containers cannot be moved.
-pub async fn command(run: crate::config::Run) -> anyhow::Result<std::process::ExitCode> {
-    let _ = run.resolve()?;
-    Ok(std::process::ExitCode::SUCCESS)
+/// Asks every program that a checkpoint depends on for its version, for the announcement.
+pub async fn versions(config: &EngineConfig) -> telemetry::Versions {
+    let Versions { criu, engine, runtime, .. } = ask(config).await;
+    telemetry::Versions { engine, runtime, criu }
+}
+
+async fn ask(config: &EngineConfig) -> Versions {
+    let owned = config.clone();
+    let asked = tokio::task::spawn_blocking(move || checks::versions(&owned)).await;
+    asked.unwrap_or_default()
+}
+
+/// Checks the node, by the probe last, beside the engine that `config` is for.
+///
+/// A probe that went well is kept in the work directory, and stands while every version does.
+pub async fn examine(config: &EngineConfig, bridge: &str) -> Report {
+    check(config, bridge, true).await
+}
+
+/// The `doctor` subcommand: checks everything anew, prints the report, and fails when the
+/// node is not fit.
+///
+/// # Errors
+/// When the configuration cannot be read, or standard output is closed.
+pub async fn command(run: config::Run) -> anyhow::Result<ExitCode> {
+    let config = run.resolve()?;
+    let mut engine = EngineConfig::standard(std::env::current_exe()?);
+    engine.rundir = config.run_dir;
+    engine.workdir = config.data_dir.join("work");
+    engine.criu = config.criu.unwrap_or(engine.criu);
+    let report = check(&engine, &config.bridge, false).await;
+    write!(io::stdout(), "{report}")?;
+    Ok(if report.is_ok() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+}
+
+async fn check(config: &EngineConfig, bridge: &str, may_be_kept: bool) -> Report {
+    let versions = ask(config).await;
+    let (owned, known, bridge) = (config.clone(), versions.clone(), bridge.to_owned());
+    let checked = tokio::task::spawn_blocking(move || checks::all(&owned, &known, &bridge)).await;
+    let mut report = Report { findings: checked.unwrap_or_default(), versions };
+    if !report.is_ok() {
+        return report;
+    }
+    let cache = config.workdir.join("probe.json");
+    let finding = match kept(&cache, &report.versions).filter(|_| may_be_kept) {
+        Some(finding) => finding,
+        None => {
+            let finding = probe_beside(config).await;
+            keep(&cache, &report.versions, &finding);
+            finding
+        }
+    };
+    report.findings.push(finding);
+    report
+}
+
+/// The probe on an engine of its own: an agent that runs is not disturbed, nor waited for.
+async fn probe_beside(config: &EngineConfig) -> Finding {
+    let own = format!("doctor-{}", std::process::id());
+    let mut beside = config.clone();
+    beside.rundir = config.rundir.join(&own);
+    beside.workdir = config.workdir.join(&own);
+    beside.cgroup = format!("{}-{own}", config.cgroup);
+    let finding = match Podman::start(beside.clone()).await {
+        Ok(engine) => probe::run(&engine, &beside).await,
+        Err(error) => probe::failed(&error.to_string()),
+    };
+    for dir in [&beside.rundir, &beside.workdir] {
+        if let Err(error) = fs::remove_dir_all(dir) {
+            tracing::warn!(%error, dir = %dir.display(), "the doctor leaves a directory behind");
+        }
+    }
+    finding
+}
+
+fn kept(cache: &Path, versions: &Versions) -> Option<Finding> {
+    let kept: Kept = serde_json::from_slice(&fs::read(cache).ok()?).ok()?;
+    // A failure is tried again: what caused it may be mended without any version changing.
+    (kept.versions == *versions && kept.finding.ok).then_some(kept.finding)
+}
+
+fn keep(cache: &Path, versions: &Versions, finding: &Finding) {
+    let kept = Kept { versions: versions.clone(), finding: finding.clone() };
+    let written = serde_json::to_vec(&kept).map_err(io::Error::from);
+    if let Err(error) = written.and_then(|text| fs::write(cache, text)) {
+        tracing::warn!(%error, file = %cache.display(), "cannot keep the probe's result");
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn finding(ok: bool) -> Finding {
+        Finding { check: "probe".into(), ok, message: "m".into(), remedy: String::new() }
+    }
+    fn versions(criu: &str) -> Versions {
+        Versions { criu: criu.into(), ..Versions::default() }
+    }
+
+    #[test]
+    fn a_probe_stands_until_a_version_changes() {
+        let dir = tempfile::tempdir().expect("tempdir");
+        let cache = dir.path().join("probe.json");
+        assert_eq!(kept(&cache, &versions("4.2")), None);
+        keep(&cache, &versions("4.2"), &finding(true));
+        assert_eq!(kept(&cache, &versions("4.2")), Some(finding(true)));
+        assert_eq!(kept(&cache, &versions("4.3")), None);
+    }
+
+    #[test]
+    fn a_failed_probe_is_tried_again() {
+        let dir = tempfile::tempdir().expect("tempdir");
+        let cache = dir.path().join("probe.json");
+        keep(&cache, &versions("4.2"), &finding(false));
+        assert_eq!(kept(&cache, &versions("4.2")), None);
+    }
+
+    #[test]
+    fn one_failure_makes_the_node_unfit_and_names_its_remedy() {
+        let mut report = Report { versions: versions("4.2"), findings: vec![finding(true)] };
+        assert!(report.is_ok());
+        report.findings.push(Finding { remedy: "apt install criu".into(), ..finding(false) });
+        assert!(!report.is_ok());
+        assert!(report.to_string().contains("apt install criu"));
+        assert!(!report.probe().can_migrate);
+        assert_eq!(report.probe().problems, ["probe: m (apt install criu)"]);
+    }
 }

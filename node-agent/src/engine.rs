@@ -33,7 +33,7 @@ use std::future::Future;
 use std::path::Path;
 
 pub use layout::EngineConfig;
-pub(crate) use layout::find_criu;
+pub(crate) use layout::{find_criu, probe_id};
 pub use podman::Podman;
 
 use godwit_proto::container::{ContainerSpec, Execution, Mode};

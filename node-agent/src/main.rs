@@ -9,6 +9,7 @@ fn main() -> ExitCode {
     let name = std::env::args_os().next().unwrap_or_default();
     match std::path::Path::new(&name).file_name().and_then(|name| name.to_str()) {
         Some("criu") => godwit_agent::criu::shim::main(),
+        Some(godwit_agent::doctor::probe::NAME) => godwit_agent::doctor::probe::main(),
         _ => godwit_agent::cli::main(),
     }
 }

@@ -150,6 +150,21 @@ impl Network {
     }
 }
 
+/// Makes a namespace with nothing but `lo`: for the doctor, who needs no bridge.
+pub(crate) async fn ensure_bare(id: ContainerId) -> Result<PathBuf, NetworkError> {
+    let path = Network::path(id);
+    netns::ensure(&path).await?;
+    Links::inside(&path).await?.bring_up("lo").await?;
+    Ok(path)
+}
+
+/// Removes what [`ensure_bare`] made; absent is success.
+pub(crate) async fn remove_bare(id: ContainerId) -> Result<(), NetworkError> {
+    netns::remove(&Network::path(id)).await
+}
+
+pub(crate) use netns::inside;
+
 /// What every namespace of ours is named with.
 const PREFIX: &str = "godwit-";
 /// The veth's name inside.

@@ -241,13 +241,6 @@ impl Held {
         }
     }
 
-    /// Returns when it can be opened no more: the proxy has left, or said something unasked.
-    pub(crate) async fn lost(&self) {
-        if let Ok(report) = self.next().await {
-            tracing::warn!(container = %self.id, %report, "lost at the gate");
-        }
-    }
-
     async fn next(&self) -> Result<Report, GateError> {
         let report = self.gate.next(&self.connection).await.ok_or(GateError::Ended)?;
         tracing::debug!(container = %self.id, %report, "restore");

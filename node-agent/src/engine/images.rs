@@ -17,6 +17,13 @@ struct Loaded {
     names: Vec<String>,
 }
 
+/// podman's answer to an import.
+#[derive(Deserialize)]
+struct Imported {
+    #[serde(rename = "Id")]
+    id: String,
+}
+
 impl Podman {
     pub(super) async fn list_images(&self) -> Result<Vec<HeldImage>, EngineError> {
         let listed = self.docker.list_images(None::<ListImagesOptions>).await;
@@ -55,6 +62,16 @@ impl Podman {
         let image = self.docker.inspect_image(name).await.map_err(|e| self.refused(&what(), e))?;
         let id = image.id.unwrap_or_default();
         id.parse().map_err(|error| unreadable(format!("{error}")))
+    }
+
+    /// Makes an image without a name from the tar of a root directory.
+    pub(crate) async fn import_image(&self, file: &Path) -> Result<ImageId, EngineError> {
+        let what = || format!("importing {}", file.display());
+        let answer = self.libpod.post_file("images/import", file).await?;
+        let answer = answer.map_err(|refusal| refusal.into_error(what()))?;
+        let unreadable = |message: String| EngineError::Refused { what: what(), message };
+        let imported: Imported = serde_json::from_slice(&answer).map_err(|e| unreadable(e.to_string()))?;
+        imported.id.parse().map_err(|error| unreadable(format!("{error}")))
     }
 
     pub(super) async fn drop_image(&self, id: &ImageId) -> Result<(), EngineError> {

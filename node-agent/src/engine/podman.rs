@@ -187,6 +187,11 @@ impl Podman {
         })
     }
 
+    /// What the kernel shows of the container, whoever it belongs to.
+    pub(crate) fn execution_of(&self, spec: &ContainerSpec) -> Result<Execution, EngineError> {
+        self.find(spec.id)?.map_or(Ok(Execution::Absent), |stored| self.execution(&stored))
+    }
+
     /// The exit code that podman recorded, if it answers at once.
     async fn exit_code(&self, stored: &Stored) -> Option<i64> {
         let asked = self.docker.inspect_container(&stored.podman_id, None);

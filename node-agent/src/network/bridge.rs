@@ -24,5 +24,5 @@ pub(super) async fn ensure(links: &Links, name: &str) -> Result<(), NetworkError
         // To what it is: that alone makes it the bridge's own.
         links.change(name, "pinning the hardware address of", |link| link.address(address)).await?;
     }
-    links.change(name, "bringing up", |link| link.up()).await
+    links.bring_up(name).await
 }

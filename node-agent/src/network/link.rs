@@ -119,9 +119,14 @@ impl Links {
         }
     }
 
+    /// Brings the link up; up already is success.
+    pub(super) async fn bring_up(&self, name: &str) -> Result<(), NetworkError> {
+        self.change(name, "bringing up", LinkMessageBuilder::up).await
+    }
+
     /// Brings up `lo` and the link with its address and default route; what is there stays.
     pub(super) async fn configure(&self, name: &str, address: &Address) -> Result<(), NetworkError> {
-        self.change("lo", "bringing up", LinkMessageBuilder::up).await?;
+        self.bring_up("lo").await?;
         let has_mac = |link: &LinkMessage| {
             let wanted = LinkAttribute::Address(address.mac.to_vec());
             link.attributes.contains(&wanted)
@@ -133,7 +138,7 @@ impl Links {
         let index = self.must_index(name).await?;
         let add = self.handle.address().add(index, IpAddr::V4(address.ip), address.prefix);
         succeed(add.execute().await, &format!("giving {} to {name}", address.ip))?;
-        self.change(name, "bringing up", LinkMessageBuilder::up).await?;
+        self.bring_up(name).await?;
         if let Some(gateway) = address.gateway {
             let route = RouteMessageBuilder::<Ipv4Addr>::new().gateway(gateway).build();
             let added = self.handle.route().add(route).execute().await;

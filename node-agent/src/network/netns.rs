@@ -81,7 +81,7 @@ pub(super) fn list(prefix: &str) -> Result<Vec<PathBuf>, NetworkError> {
 }
 
 /// Runs `work` on a thread of its own that has entered the namespace, inside the runtime.
-pub(super) async fn inside<T: Send + 'static>(
+pub(crate) async fn inside<T: Send + 'static>(
     path: &Path,
     work: impl FnOnce() -> io::Result<T> + Send + 'static,
 ) -> io::Result<T> {

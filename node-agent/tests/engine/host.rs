@@ -31,12 +31,18 @@ pub(crate) fn config() -> EngineConfig {
     config
 }
 
+/// Shows the engine's log as RUST_LOG asks.
+pub(crate) fn log() {
+    let _second_time = tracing_subscriber::fmt()
+        .with_env_filter(tracing_subscriber::EnvFilter::from_default_env())
+        .with_test_writer()
+        .try_init();
+}
+
 impl Host {
     /// Starts the engine with a container that does not exist yet.
     pub(crate) async fn up() -> Self {
-        let _second_time = tracing_subscriber::fmt()
-            .with_env_filter(tracing_subscriber::EnvFilter::from_default_env())
-            .try_init();
+        log();
         let engine = Podman::start(config()).await.expect("podman's service");
         let network = Network::start(NetworkConfig::default()).await.expect("network");
         let spec = spec(import());

@@ -8,5 +8,6 @@
 //! One host plays both ends: a container is dumped, destroyed, and staged again.
 
 mod host;
+mod kills;
 mod life;
 mod moves;

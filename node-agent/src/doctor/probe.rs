@@ -1,0 +1,203 @@
+//! The probe: a tiny container with a listening socket, checkpointed, killed, restored
+//! through the gate, and asked whether it still answers.
+//!
+//! Its image is the agent's own binary with the libraries that it has mapped: these are on
+//! every board that runs an agent, of every architecture, and nothing has to be installed,
+//! built or downloaded. In the container the binary is run by the name [`NAME`], and does
+//! nothing but answer.
+
+use std::fs;
+use std::io::{self, Read, Write};
+use std::net::{Ipv4Addr, TcpListener, TcpStream};
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+use std::time::Duration;
+
+use godwit_proto::container::{Address, ContainerSpec, Execution, Limits, Mode};
+use godwit_proto::id::ImageId;
+
+use super::Finding;
+use crate::engine::{Engine, EngineConfig, EngineError, Podman, probe_id};
+use crate::network;
+
+/// The name that the agent's binary is run by in the probe's container.
+pub const NAME: &str = "godwit-probe";
+/// Where the probe listens, in its own namespace.
+const PORT: u16 = 7;
+/// How long the probe may take to answer.
+const ANSWER: Duration = Duration::from_secs(10);
+/// The whole probe's deadline.
+const DEADLINE: Duration = Duration::from_secs(90);
+
+/// What the binary does by the name of [`NAME`]: answers every connection with a byte.
+pub fn main() -> ExitCode {
+    let Ok(listener) = TcpListener::bind((Ipv4Addr::UNSPECIFIED, PORT)) else {
+        return ExitCode::FAILURE;
+    };
+    while let Ok((mut peer, _)) = listener.accept() {
+        // A peer that leaves early asked for nothing.
+        let _left = peer.write_all(b"!");
+    }
+    ExitCode::FAILURE
+}
+
+/// Carries the probe out and clears up after it. Takes seconds.
+pub async fn run(engine: &Podman, config: &EngineConfig) -> Finding {
+    match tokio::time::timeout(DEADLINE, attempt(engine, config)).await {
+        Ok(Ok(())) => Finding {
+            check: "probe".into(),
+            ok: true,
+            message: "a container with a listening socket was checkpointed and restored".into(),
+            remedy: String::new(),
+        },
+        Ok(Err(error)) => failed(&error.to_string()),
+        Err(_) => failed(&format!("it did not end within {} s", DEADLINE.as_secs())),
+    }
+}
+
+/// The finding of a probe that failed.
+pub(super) fn failed(why: &str) -> Finding {
+    Finding {
+        check: "probe".into(),
+        ok: false,
+        message: format!("a trial checkpoint and restore failed: {why}"),
+        remedy: "a newer criu often helps: `apt install -t forky criu`; else please report this with `godwit-agent doctor`'s output".into(),
+    }
+}
+
+async fn attempt(engine: &Podman, config: &EngineConfig) -> Result<(), EngineError> {
+    let directory = tempfile::tempdir_in(&config.workdir).map_err(io("making a directory for the probe"))?;
+    let tar = directory.path().join("image.tar");
+    let command = write_image(&config.shim, &tar).map_err(io("writing the probe's image"))?;
+    let image = engine.import_image(&tar).await?;
+    let spec = spec(image, command);
+    let done = hand_over(engine, &spec, &directory.path().join("checkpoint.tar")).await;
+    let destroyed = engine.destroy(&spec).await;
+    let unnamed = network::remove_bare(spec.id).await.map_err(network_error);
+    let removed = engine.remove_image(&spec.image).await;
+    done.and(destroyed).and(unnamed).and(removed)
+}
+
+async fn hand_over(engine: &Podman, spec: &ContainerSpec, file: &Path) -> Result<(), EngineError> {
+    let netns = network::ensure_bare(spec.id).await.map_err(network_error)?;
+    engine.create(spec, &netns).await?;
+    engine.start(spec).await?;
+    answers(&netns, "before the checkpoint").await?;
+    engine.freeze(spec, Mode::Live).await?;
+    engine.dump(spec, Mode::Live, file).await?;
+    engine.destroy(spec).await?;
+    engine.prepare(spec, Mode::Live, &netns).await?;
+    engine.stage(spec, Mode::Live, file).await?;
+    if engine.execution_of(spec)? != Execution::Gated {
+        return Err(refused("restoring", "it did not wait at the gate"));
+    }
+    engine.open(spec, Mode::Live).await?;
+    answers(&netns, "after the restore").await
+}
+
+/// Waits until the probe answers, from inside its namespace.
+async fn answers(netns: &Path, when: &str) -> Result<(), EngineError> {
+    let end = tokio::time::Instant::now() + ANSWER;
+    loop {
+        let asked = network::inside(netns, || {
+            let mut peer = TcpStream::connect_timeout(&(Ipv4Addr::LOCALHOST, PORT).into(), ANSWER)?;
+            peer.set_read_timeout(Some(ANSWER))?;
+            let mut byte = [0];
+            peer.read_exact(&mut byte)
+        });
+        match asked.await {
+            Ok(()) => return Ok(()),
+            Err(error) if tokio::time::Instant::now() > end => {
+                return Err(refused("asking the probe", &format!("no answer {when}: {error}")));
+            }
+            Err(_) => tokio::time::sleep(Duration::from_millis(20)).await,
+        }
+    }
+}
+
+/// Writes a tar with the binary and its libraries, and returns the command that runs it.
+fn write_image(binary: &Path, tar: &Path) -> io::Result<Vec<String>> {
+    let maps = fs::read_to_string("/proc/self/maps")?;
+    let libraries = libraries(&maps);
+    let mut image = tar::Builder::new(fs::File::create(tar)?);
+    // podman does not read GNU's sparse files.
+    image.sparse(false);
+    image.append_path_with_name(binary, NAME)?;
+    for library in &libraries {
+        if let Some(name) = library.file_name() {
+            image.append_path_with_name(library, Path::new("lib").join(name))?;
+        }
+    }
+    image.into_inner()?.sync_all()?;
+    let program = format!("/{NAME}");
+    let loader = libraries.iter().filter_map(|path| path.file_name()?.to_str()).find(|name| name.starts_with("ld-"));
+    Ok(match loader {
+        // By the loader's own name: where it is looked for differs between architectures.
+        Some(loader) => vec![format!("/lib/{loader}"), "--library-path".into(), "/lib".into(), program],
+        None => vec![program],
+    })
+}
+
+/// The shared objects in a `/proc/<pid>/maps`, each once.
+fn libraries(maps: &str) -> Vec<PathBuf> {
+    let mut found: Vec<PathBuf> = maps
+        .lines()
+        .filter_map(|line| line.find('/').map(|at| PathBuf::from(&line[at..])))
+        .filter(|path| {
+            let name = path.file_name().and_then(|name| name.to_str()).unwrap_or_default();
+            name.ends_with(".so") || name.contains(".so.")
+        })
+        .filter(|path| path.exists())
+        .collect();
+    found.sort();
+    found.dedup();
+    found
+}
+
+fn spec(image: ImageId, args: Vec<String>) -> ContainerSpec {
+    let name = |text: &str| text.parse().unwrap_or_else(|_| unreachable!("`{text}` is a name"));
+    ContainerSpec {
+        id: probe_id(),
+        tenant: godwit_proto::id::Tenant::default_tenant(),
+        name: name(NAME),
+        image_name: String::new(),
+        image,
+        args,
+        env: Default::default(),
+        labels: Default::default(),
+        limits: Limits::default(),
+        address: Address { ip: Ipv4Addr::LOCALHOST, prefix: 8, mac: [0; 6], gateway: None },
+    }
+}
+
+fn refused(what: &str, message: &str) -> EngineError {
+    EngineError::Refused { what: what.to_owned(), message: message.to_owned() }
+}
+
+fn io(what: &'static str) -> impl Fn(io::Error) -> EngineError {
+    move |source| EngineError::Io { what: what.into(), source }
+}
+
+fn network_error(error: network::NetworkError) -> EngineError {
+    refused("making the probe's network namespace", &error.to_string())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_image_holds_every_library_once() {
+        let maps = fs::read_to_string("/proc/self/maps").expect("maps");
+        let found = libraries(&maps);
+        let named = |part: &str| {
+            found.iter().filter(|path| path.to_string_lossy().contains(part)).count()
+        };
+        assert_eq!((named("libc.so"), named("ld-linux")), (1, 1), "{found:?}");
+    }
+
+    #[test]
+    fn a_file_that_is_only_mapped_is_no_library() {
+        assert_eq!(libraries("7f-80 r--p 0 08:01 1   /etc/passwd\n7f-80 rw-p 0 00:00 0\n"), [PathBuf::new(); 0]);
+    }
+}
