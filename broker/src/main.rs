@@ -1,5 +1,6 @@
 //! `godwit-broker`: the broker as a program of its own.
 
+use std::io::IsTerminal;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 
@@ -83,7 +84,10 @@ fn start_log(args: &Args) -> anyhow::Result<()> {
     // First the silence, then what was asked for, which may break it.
     let filter = EnvFilter::try_new(format!("{QUIET},{}", args.log))
         .with_context(|| format!("`{}` is not a log filter", args.log))?;
-    let log = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
+    let log = tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_ansi(std::io::stderr().is_terminal())
+        .with_writer(std::io::stderr);
     match args.log_format {
         LogFormat::Text => log.init(),
         LogFormat::Json => log.json().init(),

@@ -70,7 +70,13 @@ async fn a_session_survives_the_broker_and_tells_the_next_one_everything() {
     config.births = vec![Publication::new(&state("edge-a"), "online").retained()];
     let (agent, mut agent_inbox) = Session::open(config).unwrap();
     up(&agent).await;
+    let (watcher, mut watched) = hub.session("watcher", [Filter::Nodes]);
+    up(&watcher).await;
     agent.set_birth(Publication::new(&state("edge-a"), "draining").retained()).unwrap();
+    until(&mut watched, |delivery| delivery.payload == "draining").await;
+    // Acknowledgements come in order: after this one nothing is left to be resent.
+    in_time(agent.publish_acked(Publication::new(&state("other"), "x"))).await.unwrap();
+    drop(watcher);
 
     let hub = hub.restart().await;
     down(&agent).await;
@@ -155,6 +161,24 @@ async fn messages_in_flight_when_the_connection_breaks_are_sent_again() {
     let _relay = support::relay(address, hub.address).await;
     in_time(sent).await.unwrap().unwrap();
     assert_eq!(payload_of(&mut inbox, &Topic::ControllerHello).await, "unheard");
+}
+
+#[tokio::test]
+async fn an_unheard_birth_does_not_come_after_the_one_that_replaced_it() {
+    let hub = Hub::start().await;
+    let (watcher, mut inbox) = hub.session("watcher", [Filter::Nodes, Filter::ControllerHello]);
+    up(&watcher).await;
+    let mute = support::mute_broker(&[]).await;
+    let mut config = support::config(mute.address, "edge-a", []);
+    config.births = vec![Publication::new(&state("edge-a"), "online").retained()];
+    let (agent, _) = Session::open(config).unwrap();
+    mute.has_read(b"online").await;
+    let address = mute.stop().await;
+    agent.set_birth(Publication::new(&state("edge-a"), "draining").retained()).unwrap();
+    let _relay = support::relay(address, hub.address).await;
+    in_time(agent.publish_acked(Publication::new(&Topic::ControllerHello, "after"))).await.unwrap();
+    assert_eq!(payload_of(&mut inbox, &state("edge-a")).await, "draining");
+    assert_eq!(payload_of(&mut inbox, &Topic::ControllerHello).await, "after");
 }
 
 #[tokio::test]

@@ -122,6 +122,7 @@ impl Pump {
     /// Whatever the broker has not acknowledged goes first on the next connection.
     fn hang_up(&mut self) {
         let mut resend = self.in_flight.take();
+        resend.retain(|parcel| !parcel.birth);
         resend.append(&mut self.resend);
         self.resend = resend;
         // Its acknowledgement would mean nothing to another connection.
@@ -226,7 +227,8 @@ impl Pump {
         let births = self.births.borrow_and_update().clone();
         for (topic, birth) in births {
             if said.get(&topic) != Some(&birth) {
-                self.write(wire, Parcel::new(birth.clone())).await?;
+                let parcel = Parcel { birth: true, ..Parcel::new(birth.clone()) };
+                self.write(wire, parcel).await?;
                 said.insert(topic, birth);
             }
         }

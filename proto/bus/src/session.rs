@@ -118,6 +118,8 @@ struct Outbound {
 pub(crate) struct Parcel {
     pub(crate) publish: Publish,
     pub(crate) lane: Lane,
+    /// Said anew on every connection, hence never resent: a newer one may be said.
+    pub(crate) birth: bool,
     pub(crate) acked: Option<oneshot::Sender<()>>,
     pub(crate) budget: Option<OwnedSemaphorePermit>,
 }
@@ -127,7 +129,7 @@ impl Parcel {
         let qos = if publication.fleeting { QoS::AtMostOnce } else { QoS::AtLeastOnce };
         let mut publish = Publish::from_bytes(publication.topic, qos, publication.payload);
         publish.retain = publication.retained;
-        Self { publish, lane: publication.lane, acked: None, budget: None }
+        Self { publish, lane: publication.lane, birth: false, acked: None, budget: None }
     }
 }
 
