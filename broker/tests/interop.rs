@@ -95,6 +95,32 @@ async fn a_client_that_would_kill_the_router_loses_only_its_own_connection() {
 }
 
 #[tokio::test]
+async fn a_router_that_does_die_is_replaced_and_sessions_come_back_by_themselves() {
+    // rumqttd 0.20 panics when the last member of a shared subscription goes with a
+    // message unacknowledged and its session persistent.
+    const CONNECT: &[u8] = b"\x10\x0e\0\x04MQTT\x04\0\0\x3c\0\x02id";
+    const SHARE: &[u8] = b"\x82\x28\0\x01\0\x23$share/g/godwit/v1/controller/hello\x01";
+    let hub = Hub::start().await;
+    let (session, mut inbox) = hub.session("good", [Filter::ControllerHello]);
+    up(&session).await;
+    let mut socket = TcpStream::connect(hub.address).await.unwrap();
+    let (mut connack, mut suback, mut publish) = ([0; 4], [0; 5], [0; 8]);
+    socket.write_all(CONNECT).await.unwrap();
+    in_time(socket.read_exact(&mut connack)).await.unwrap();
+    socket.write_all(SHARE).await.unwrap();
+    in_time(socket.read_exact(&mut suback)).await.unwrap();
+    in_time(session.publish_acked(Publication::new(&Topic::ControllerHello, "one"))).await.unwrap();
+    assert_eq!(payload_of(&mut inbox, &Topic::ControllerHello).await, "one");
+    in_time(socket.read_exact(&mut publish)).await.unwrap();
+    drop(socket);
+
+    support::down(&session).await;
+    up(&session).await;
+    in_time(session.publish_acked(Publication::new(&Topic::ControllerHello, "two"))).await.unwrap();
+    assert_eq!(payload_of(&mut inbox, &Topic::ControllerHello).await, "two");
+}
+
+#[tokio::test]
 async fn a_client_above_the_limit_is_turned_away_until_another_leaves() {
     let config = godwit_broker::Config { max_connections: 1, ..hub_config() };
     let hub = Hub::start_with(config).await;
