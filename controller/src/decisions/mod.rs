@@ -1,14 +1,14 @@
 //! The decision core's handle. A stand-in until the core itself stands here.
 
 use godwit_proto::container::ContainerSpec;
-use godwit_proto::frame::{NodeAnswer, NodeRequest};
-use godwit_proto::id::{ContainerId, MigrationId, NodeId};
+use godwit_proto::frame::{FromNode, NodeAnswer, NodeRequest, ToNode};
+use godwit_proto::id::{ContainerId, MigrationId, NodeId, Run};
 use godwit_proto::migration::Plan;
-use tokio::sync::broadcast;
+use tokio::sync::{broadcast, mpsc};
 
 use crate::event::Event;
 use crate::refusal::Refusal;
-use crate::store::Prediction;
+use crate::store::{Prediction, Store, StoreError};
 
 /// A cheap handle to the decision core.
 #[derive(Debug, Clone)]
@@ -22,8 +22,16 @@ fn absent<T>() -> Result<T, Refusal> {
 
 #[expect(missing_docs, clippy::unused_async, reason = "a stand-in")]
 impl Decisions {
-    pub fn stand_in(events: broadcast::Sender<Event>) -> Self {
-        Self { events }
+    pub fn open(
+        _: Store,
+        _: mpsc::Sender<(NodeId, ToNode)>,
+        events: broadcast::Sender<Event>,
+    ) -> Result<Self, StoreError> {
+        Ok(Self { events })
+    }
+    pub async fn heard(&self, _: NodeId, _: FromNode) {}
+    pub async fn run(&self) -> Option<Run> {
+        None
     }
     pub async fn create(&self, _: ContainerSpec, _: NodeId, _: bool) -> Result<(), Refusal> {
         absent()

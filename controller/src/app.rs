@@ -1,0 +1,354 @@
+//! The composition root: which parts there are and who hears whom.
+//!
+//! ```text
+//! broker ──▶ session ──▶ router ─┬─ controller/in ─▶ decision core ──▶ events ─┬─ publisher
+//!                                ├─ node/… ────────▶ registry ──────▶ events   ├─ commands
+//!                                ├─ command/… ─────▶ commands ─▶ service       └─ REST streams
+//!                                └─ peer/… ────────▶ streams (images to nodes)
+//! ```
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use godwit_broker::{Broker, BrokerError};
+use godwit_bus::stream::{MqttLink, Streams};
+use godwit_bus::{BrokerUrl, Delivery, Inbox, Link, Publication, PublishError, Session};
+use godwit_proto::frame::{ControllerHello, FromNode, ToNode};
+use godwit_proto::id::NodeId;
+use godwit_proto::topic::{Filter, Peer, Topic};
+use godwit_proto::wire;
+use tokio::net::TcpListener;
+use tokio::sync::{Mutex, broadcast, mpsc};
+use tokio::task::JoinSet;
+use tokio_util::sync::CancellationToken;
+
+use crate::api::{self, Api};
+use crate::commands::Commands;
+use crate::config::{BrokerChoice, Config};
+use crate::decisions::Decisions;
+use crate::discovery::{BrokerPlace, Discovery, DiscoveryError};
+use crate::event::{BACKLOG, Event};
+use crate::images::{ImageError, Images};
+use crate::latest::Latest;
+use crate::publish::Publisher;
+use crate::registry::Registry;
+use crate::service::{Parts, Service};
+use crate::store::{Store, StoreError, StoreHandle};
+use crate::supply::Supply;
+
+/// How many commands wait while one is taken up.
+const COMMANDS: usize = 256;
+/// How many frames wait on their way to nodes.
+const FRAMES: usize = 1024;
+/// As large as an agent's: chunks of streams pass through this session too.
+const PACKET_BYTES: usize = 1 << 20;
+
+/// Why the controller cannot start, or had to stop.
+#[derive(Debug, thiserror::Error)]
+pub enum AppError {
+    /// The data directory cannot be made.
+    #[error("cannot make the data directory {path}: name another with --data-dir")]
+    DataDir {
+        /// The directory.
+        path: PathBuf,
+        /// What the kernel said.
+        source: std::io::Error,
+    },
+    /// The database cannot be opened.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    /// The images' directory cannot be opened.
+    #[error(transparent)]
+    Images(#[from] ImageError),
+    /// The embedded broker cannot listen.
+    #[error("the embedded broker cannot start")]
+    Broker(#[from] BrokerError),
+    /// The session with the broker cannot be opened.
+    #[error("cannot open a session with the broker")]
+    Session(#[from] PublishError),
+    /// The REST API cannot listen.
+    #[error("cannot listen on {address}: is another controller running? (--listen names another)")]
+    Listen {
+        /// The address.
+        address: SocketAddr,
+        /// What the kernel said.
+        source: std::io::Error,
+    },
+    /// mDNS does not work here.
+    #[error(transparent)]
+    Discovery(#[from] DiscoveryError),
+}
+
+/// A controller that listens; its clients are served once it runs.
+pub struct Controller {
+    config: Config,
+    broker: Option<Broker>,
+    rest: TcpListener,
+    rest_address: SocketAddr,
+    store: StoreHandle,
+    /// The decision core's own connection.
+    core_store: Store,
+    images: Images,
+}
+
+impl Controller {
+    /// Opens the data and binds every address. Nothing is served yet.
+    ///
+    /// # Errors
+    /// Every [`AppError`] but those of the session and of mDNS.
+    pub async fn bind(config: Config) -> Result<Self, AppError> {
+        let data = &config.data_dir;
+        std::fs::create_dir_all(data)
+            .map_err(|source| AppError::DataDir { path: data.clone(), source })?;
+        let file = data.join("godwit.db");
+        let core_store = Store::open(&file)?;
+        let store = StoreHandle::open(&file)?;
+        let images = Images::open(data.join("images"), store.clone())?;
+        let broker = match &config.broker {
+            BrokerChoice::Embedded(listen) => {
+                let config =
+                    godwit_broker::Config { listen: listen.clone(), ..Default::default() };
+                Some(Broker::bind(config).await?)
+            }
+            BrokerChoice::External(_) => None,
+        };
+        let at = |source| AppError::Listen { address: config.listen, source };
+        let rest = TcpListener::bind(config.listen).await.map_err(at)?;
+        let rest_address = rest.local_addr().map_err(at)?;
+        Ok(Self { config, broker, rest, rest_address, store, core_store, images })
+    }
+
+    /// Where the REST API is, with its real port.
+    pub fn rest_address(&self) -> SocketAddr {
+        self.rest_address
+    }
+
+    /// Where the embedded broker is, with its real ports; nothing if the broker is elsewhere.
+    pub fn broker_addresses(&self) -> &[SocketAddr] {
+        self.broker.as_ref().map(Broker::addresses).unwrap_or_default()
+    }
+
+    /// Serves until `shutdown`, or until a part ends by itself, which ends all.
+    ///
+    /// On the way out the broker goes last, so that every goodbye is heard.
+    ///
+    /// # Errors
+    /// [`AppError::Session`], [`AppError::Discovery`] and [`AppError::Store`].
+    pub async fn run(self, shutdown: CancellationToken) -> Result<(), AppError> {
+        let url = self.broker_url();
+        let (broker_over, parts_over) = (CancellationToken::new(), shutdown.child_token());
+        let fabric = self.store.call(|store| store.fabric()).await?;
+        let (events, watching) = broadcast::channel::<Event>(BACKLOG);
+        let registry = Registry::open(self.store.clone(), events.clone()).await?;
+        let latest = Latest::default();
+        let discovery = if self.config.has_mdns {
+            Some(Discovery::open(fabric, place(&url, self.broker.is_some()))?)
+        } else {
+            None
+        };
+
+        let mut brokers = JoinSet::new();
+        if let Some(broker) = self.broker {
+            brokers.spawn(broker.run(broker_over.clone()));
+        }
+        let (session, inbox) = Session::open(session_config(url, fabric))?;
+        let (frames, outbound) = mpsc::channel(FRAMES);
+        let decisions = Decisions::open(self.core_store, frames, events)?;
+        let service = Service::new(Parts {
+            core: Arc::new(decisions.clone()),
+            store: self.store.clone(),
+            registry: registry.clone(),
+            images: self.images.clone(),
+            latest: latest.clone(),
+            pool: self.config.pool,
+            creating: Mutex::new(()),
+        });
+        let streams = Streams::new(
+            Arc::new(MqttLink::new(session.clone(), Peer::Controller)),
+            Arc::new(Supply::new(self.images)),
+        );
+
+        let mut parts = JoinSet::new();
+        let over = || parts_over.child_token();
+        let publisher =
+            Publisher::new(session.clone(), self.store.clone(), registry.clone(), latest);
+        parts.spawn(publisher.run(watching, over()));
+        let (commands, waiting) = mpsc::channel(COMMANDS);
+        parts.spawn(
+            Commands::new(service.clone(), self.store, session.clone()).run(waiting, over()),
+        );
+        let routes = Routes {
+            registry: registry.clone(),
+            decisions: decisions.clone(),
+            streams: streams.clone(),
+            commands,
+        };
+        parts.spawn(routes.run(inbox, over()));
+        parts.spawn(greet(decisions, session.clone(), over()));
+        parts.spawn(send(outbound, session.clone(), over()));
+        if let Some(discovery) = discovery {
+            parts.spawn(discovery.run(registry.clone(), over()));
+        }
+        let keeper = (registry, over());
+        parts.spawn(async move { keeper.0.run(keeper.1).await });
+        let api = Api { service, link: session.link(), fabric, shutdown: over() };
+        parts.spawn(async move {
+            if let Err(error) = api::serve(self.rest, api).await {
+                tracing::error!(%error, "the REST API broke");
+            }
+        });
+        tracing::info!(%fabric, rest = %self.rest_address, "controller is up");
+
+        // The first part that ends, ends all: by the signal, or because it broke.
+        if parts.join_next().await.is_some() && !shutdown.is_cancelled() {
+            tracing::error!("a part of the controller ended by itself");
+        }
+        parts_over.cancel();
+        while parts.join_next().await.is_some() {}
+        streams.shutdown().await;
+        if let Err(error) = session.close(None).await {
+            tracing::warn!(%error, "no goodbye to the broker");
+        }
+        broker_over.cancel();
+        while brokers.join_next().await.is_some() {}
+        tracing::info!("controller is down");
+        Ok(())
+    }
+
+    fn broker_url(&self) -> BrokerUrl {
+        match (&self.config.broker, self.broker_addresses()) {
+            (BrokerChoice::External(url), _) => url.clone(),
+            (BrokerChoice::Embedded(_), addresses) => {
+                // A broker that is bound has an address; one on every link is here as well.
+                let bound = addresses.first().copied();
+                let mut address =
+                    bound.unwrap_or(SocketAddr::from((std::net::Ipv4Addr::LOCALHOST, 1883)));
+                if address.ip().is_unspecified() {
+                    address.set_ip(std::net::Ipv4Addr::LOCALHOST.into());
+                }
+                address.into()
+            }
+        }
+    }
+}
+
+fn session_config(broker: BrokerUrl, fabric: uuid::Uuid) -> godwit_bus::Config {
+    let mut config = godwit_bus::Config::new(broker, format!("godwit-controller-{fabric}"));
+    config.subscriptions = vec![
+        Filter::ControllerIn,
+        Filter::Nodes,
+        Filter::Commands,
+        Filter::Inbox(Peer::Controller),
+    ];
+    config.max_packet_bytes = PACKET_BYTES;
+    config.inbox_capacity = 1024;
+    config
+}
+
+/// What mDNS says of the broker: a broker elsewhere is announced if its address is known.
+fn place(url: &BrokerUrl, is_embedded: bool) -> BrokerPlace {
+    let address = url.host().trim_matches(['[', ']']).parse().ok();
+    BrokerPlace { address: address.filter(|_| !is_embedded), port: url.port() }
+}
+
+/// Hands each delivery to whom it is for.
+struct Routes {
+    registry: Registry,
+    decisions: Decisions,
+    streams: Streams,
+    commands: mpsc::Sender<Delivery>,
+}
+
+impl Routes {
+    async fn run(self, mut inbox: Inbox, shutdown: CancellationToken) {
+        loop {
+            let delivery = tokio::select! {
+                () = shutdown.cancelled() => return,
+                delivery = inbox.recv() => delivery,
+            };
+            let Some(delivery) = delivery else { return };
+            self.route(delivery).await;
+        }
+    }
+
+    async fn route(&self, delivery: Delivery) {
+        match &delivery.topic {
+            Some(Topic::ControllerIn { node }) => match wire::decode::<FromNode>(&delivery.payload)
+            {
+                Ok(frame) => self.decisions.heard(node.clone(), frame).await,
+                Err(error) => tracing::warn!(%node, %error, "a frame of the node is ignored"),
+            },
+            Some(Topic::PeerCtl { to: Peer::Controller, from }) => {
+                self.streams.on_ctl(from, &delivery.payload);
+            }
+            Some(Topic::PeerBulk { to: Peer::Controller, from }) => {
+                self.streams.on_bulk(from, delivery.payload);
+            }
+            Some(Topic::Command { .. }) => {
+                // Commands wait rather than hold up nodes; beyond that they are dropped and
+                // their sender, unanswered, asks again under the same id.
+                if self.commands.try_send(delivery).is_err() {
+                    tracing::warn!(limit = COMMANDS, "a command is dropped: too many wait");
+                }
+            }
+            Some(topic) => self.registry.hear(topic, &delivery.payload),
+            None => tracing::debug!(topic = delivery.raw_topic, "not a topic of ours"),
+        }
+    }
+}
+
+/// Says hello on every connection, so that nodes announce themselves to this run.
+async fn greet(decisions: Decisions, session: Session, shutdown: CancellationToken) {
+    let mut link = session.link();
+    loop {
+        let changed = tokio::select! {
+            () = shutdown.cancelled() => return,
+            changed = link.changed() => changed,
+        };
+        if changed.is_err() {
+            return;
+        }
+        if *link.borrow_and_update() != Link::Up {
+            continue;
+        }
+        let Some(run) = decisions.run().await else { return };
+        if let Err(error) = publish(&session, &Topic::ControllerHello, &ControllerHello { run }).await {
+            tracing::warn!(%error, "no hello to the nodes");
+        }
+    }
+}
+
+/// Sends the decision core's frames.
+async fn send(
+    mut outbound: mpsc::Receiver<(NodeId, ToNode)>,
+    session: Session,
+    shutdown: CancellationToken,
+) {
+    loop {
+        let frame = tokio::select! {
+            () = shutdown.cancelled() => return,
+            frame = outbound.recv() => frame,
+        };
+        let Some((node, frame)) = frame else { return };
+        let topic = Topic::AgentCtl { node };
+        // The core repeats what is not answered.
+        if let Err(error) = publish(&session, &topic, &frame).await {
+            tracing::warn!(%topic, %error, "a frame is not sent");
+        }
+    }
+}
+
+/// Why a frame did not leave.
+#[derive(Debug, thiserror::Error)]
+enum Unsent {
+    #[error(transparent)]
+    Frame(#[from] wire::FrameError),
+    #[error(transparent)]
+    Publish(#[from] PublishError),
+}
+
+async fn publish(session: &Session, topic: &Topic, frame: &impl wire::Frame) -> Result<(), Unsent> {
+    let bytes = wire::encode(frame)?;
+    Ok(session.publish(Publication::new(topic, bytes)).await?)
+}
