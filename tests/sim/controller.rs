@@ -131,6 +131,9 @@ impl DeskWorld for Hands<'_> {
 
 impl World {
     pub(crate) fn controller_starts(&mut self) {
+        if self.bug.is_some() {
+            self.restore();
+        }
         say!(self, "controller: starts");
         let unsettled = self.db.rows.values().filter(|row| !row.is_settled).cloned().collect();
         let (generation, nonce, now) = (self.db.generation, self.rng.next(), self.now);
@@ -139,12 +142,33 @@ impl World {
         (0..self.nodes.len()).for_each(|node| self.post(Letter::ToNode(node, Input::Hello)));
     }
 
+    /// A copy is made, if one from before a verdict that is still open is not at hand.
+    pub(crate) fn database_is_saved(&mut self) {
+        if !self.is_backup_telling() {
+            self.backup = Some(self.db.clone());
+        }
+    }
+
+    fn is_backup_telling(&self) -> bool {
+        let is_open = |row: &Row| row.ruling.is_none() && !row.is_settled;
+        self.backup.as_ref().is_some_and(|old| old.rows.values().any(is_open))
+    }
+
     /// The controller starts again from an old copy of its database.
     pub(crate) fn database_is_restored(&mut self) {
+        let is_decided = |row: &Row| row.ruling.is_some() && !row.is_settled;
+        let is_telling = self.is_backup_telling() && self.db.rows.values().any(is_decided);
+        if !is_telling && !self.rng.chance(5) {
+            return;
+        }
+        self.controller_dies();
+        self.restore();
+    }
+
+    fn restore(&mut self) {
         let Some(backup) = self.backup.take() else { return };
         say!(self, "controller: its database is an old copy");
         self.counts.add("backups restored");
-        self.controller_dies();
         self.db = backup;
         self.has_old_database = true;
     }

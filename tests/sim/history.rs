@@ -125,17 +125,16 @@ impl World {
                     self.network.cuts.insert(pair);
                 }
             }
-            20..=22 if loses_power && !self.nodes[node].is_off => self.power_goes(node),
-            23 if loses_ledgers && !is_up => self.ledger_goes(node),
-            24 if self.weather.loses_database && self.backup.is_none() => {
-                self.backup = Some(self.db.clone());
-            }
+            20..=21 if loses_power && !self.nodes[node].is_off => self.power_goes(node),
+            22 if loses_ledgers && !is_up => self.ledger_goes(node),
+            23..=24 if self.weather.loses_database => self.database_is_saved(),
             25..=28 if self.nodes[node].is_off => self.operator_fences(node),
             29 if containers_end && self.slot(node, container).is_seen_running() => {
                 say!(self, "{}: {:?} ends", self.names[node], self.specs[container].id);
                 self.counts.add("containers ended");
                 self.slot(node, container).end();
             }
+            31..=35 if self.weather.is_fickle => self.operator_cancels(),
             30 if self.rng.chance(10) => {
                 self.now += timing::DEADLINE;
             }

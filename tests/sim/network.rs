@@ -40,7 +40,8 @@ impl World {
             self.counts.add("messages lost");
             return;
         }
-        if self.rng.chance(fails) && self.network.late.len() < LIMIT {
+        let is_kept = self.bug.is_none_or(|bug| bug.keeps_late(&letter));
+        if self.rng.chance(fails) && self.network.late.len() < LIMIT && is_kept {
             self.counts.add("messages late or twice");
             self.network.late.push(letter.clone());
         }

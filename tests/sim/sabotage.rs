@@ -5,7 +5,7 @@ use godwit_proto::id::{ContainerId, Epoch, Run};
 use godwit_proto::migration::{Agent, End, Input, Message, Order, Phase, Record, Role, Row, Sight};
 
 use crate::network::Letter;
-use crate::world::World;
+use crate::world::{Weather, World};
 
 /// A rule that is left out.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -24,6 +24,38 @@ pub(crate) enum Bug {
 }
 
 impl Bug {
+    /// The weather in which it does harm: some need an old copy of the database, or messages
+    /// of a run long gone.
+    pub(crate) fn climate(self, weather: Weather) -> Weather {
+        match self {
+            Self::AgentsObeyAnyRun | Self::PromiseNotPersisted => {
+                Weather {
+                    loses_database: false,
+                    loses_power: false,
+                    messages_fail: 20,
+                    crashes: 6,
+                    is_fickle: true,
+                    ..weather
+                }
+            }
+            Self::CopyDeadNotPersisted | Self::CallOutlivesAgent => {
+                Weather { crashes: 6, engine_fails: 20, ..weather }
+            }
+            _ => weather,
+        }
+    }
+
+    /// Whether late copies of that message are kept: orders of a run long gone do the harm.
+    pub(crate) fn keeps_late(self, letter: &Letter) -> bool {
+        let is_order = |order: &Order| matches!(order, Order::Open { .. } | Order::Thaw);
+        match self {
+            Self::AgentsObeyAnyRun | Self::PromiseNotPersisted => {
+                matches!(letter, Letter::ToNode(_, Input::Order { order, .. }) if is_order(order))
+            }
+            _ => true,
+        }
+    }
+
     /// It is to be caught by the harm that it does, not at the moment when it acts.
     pub(crate) fn is_crafty(self) -> bool {
         self != Self::CommitSentBeforeItPersists
@@ -43,6 +75,16 @@ impl World {
                     Some(image) => Order::Open { image },
                     None => continue,
                 },
+                // A restart shows what was not written down, most of all here; then the
+                // network brings what the run that is obeyed again once said.
+                (Some(Bug::PromiseNotPersisted), Phase::Frozen) => {
+                    if run.generation < self.db.generation {
+                        (0..self.network.late.len()).for_each(|_| self.deliver_any(true));
+                    } else if self.rng.chance(20) {
+                        self.agent_dies(node);
+                    }
+                    return;
+                }
                 (Some(Bug::CopyDeadNotPersisted), Phase::Opening) => {
                     self.say_dead(node, run, &row);
                     continue;
@@ -83,15 +125,37 @@ impl World {
     }
 
     pub(crate) fn sabotage_order(&mut self, run: Run, container: ContainerId, epoch: Epoch, order: &Order) {
-        let is_commit = matches!(order, Order::Open { .. });
-        if self.bug == Some(Bug::SourceDiscardsAtCommit)
-            && is_commit
-            && let Some(row) = self.db.rows.get(&(container, epoch))
-        {
-            let source = self.node_index(&row.source);
-            let order = Order::Discard;
-            self.post(Letter::ToNode(source, Input::Order { run, container, epoch, order }));
+        let Some(row) = self.db.rows.get(&(container, epoch)).cloned() else { return };
+        match (self.bug, order) {
+            (Some(Bug::SourceDiscardsAtCommit), Order::Open { .. }) => {
+                let source = self.node_index(&row.source);
+                let order = Order::Discard;
+                self.post(Letter::ToNode(source, Input::Order { run, container, epoch, order }));
+            }
+            (Some(Bug::AgentsObeyAnyRun | Bug::PromiseNotPersisted), Order::Thaw)
+                if self.weather.is_fickle =>
+            {
+                let target = self.node_index(&row.target);
+                let index = self.index(container);
+                if self.slot(target, index).execution == Execution::Gated {
+                    self.forget_verdict(run, row, order.clone());
+                }
+            }
+            _ => {}
         }
+    }
+
+    /// The worst moment for an old copy of the database: a verdict was told and is forgotten,
+    /// the message comes late, and the next run decides otherwise.
+    fn forget_verdict(&mut self, run: Run, row: Row, order: Order) {
+        let (container, epoch) = (row.spec.id, row.epoch);
+        let source = self.node_index(&row.source);
+        let late = Letter::ToNode(source, Input::Order { run, container, epoch, order });
+        self.network.late.extend([late.clone(), late.clone(), late]);
+        let mut old = self.db.clone();
+        old.rows.insert((container, epoch), Row { ruling: None, cancelled: None, ..row });
+        self.backup = Some(old);
+        self.controller.fuse = Some(0);
     }
 
     pub(crate) fn sabotage_wake(&self, row: &Record) -> Record {
@@ -109,9 +173,10 @@ impl World {
         self.bug == Some(Bug::OpeningPersistedTooLate) && record.phase == Phase::Opening
     }
 
-    /// Only the first promise of a ledger is written down.
-    pub(crate) fn sabotage_drops_promise(&self, node: usize) -> bool {
-        self.bug == Some(Bug::PromiseNotPersisted) && self.nodes[node].ledger.promise.is_some()
+    /// Only some promises are written down.
+    pub(crate) fn sabotage_drops_promise(&mut self, node: usize) -> bool {
+        let is_first = self.nodes[node].ledger.promise.is_none();
+        self.bug == Some(Bug::PromiseNotPersisted) && !is_first && self.rng.chance(60)
     }
 
     pub(crate) fn sabotage_drops_verdict(&self, row: &Row) -> bool {

@@ -71,6 +71,7 @@ pub(crate) struct Weather {
     pub(crate) engine_fails: usize,
     pub(crate) messages_fail: usize,
     pub(crate) crashes: usize,
+    pub(crate) is_fickle: bool,
 }
 
 /// A whole fabric.
@@ -126,7 +127,9 @@ impl World {
             engine_fails: [0, 2, 8, 20][rng.below(4)],
             messages_fail: [0, 5, 20][rng.below(3)],
             crashes: [0, 1, 3, 6][rng.below(4)],
+            is_fickle: rng.chance(10),
         };
+        let weather = bug.map_or(weather, |bug| bug.climate(weather));
         let names: Vec<NodeId> =
             ["a", "b", "c"].iter().filter_map(|name| name.parse().ok()).collect();
         let specs: Vec<_> = (0..containers).filter_map(spec).collect();
@@ -164,8 +167,8 @@ impl World {
     /// The first broken law ends the history.
     pub(crate) fn fail(&mut self, law: Law, what: String) {
         // A saboteur is to be caught by the harm done, not by how it was done.
-        if self.broken.is_none() && !(law == Law::PersistFirst && self.bug.is_some_and(Bug::is_crafty))
-        {
+        let is_manner = matches!(law, Law::PersistFirst | Law::Monotonic);
+        if self.broken.is_none() && !(is_manner && self.bug.is_some_and(Bug::is_crafty)) {
             say!(self, "!!! {law:?}: {what}");
             self.broken = Some(Violation { law, what });
         }
