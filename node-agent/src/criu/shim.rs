@@ -218,7 +218,7 @@ fn take_place(
 
 /// Becomes the real criu; returns only the error.
 fn become_criu(args: &[CString], home: &Path) -> ShimError {
-    let beside = home.join("real");
+    let beside = home.join("real/criu");
     let real = if beside.exists() { beside } else { crate::engine::find_criu() };
     // Rust ignores SIGPIPE, and what is ignored is ignored over exec.
     // SAFETY: the default disposition runs no code of ours.

@@ -6,6 +6,7 @@
 
 use std::io;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use bytes::Bytes;
 use futures_util::TryStreamExt;
@@ -22,6 +23,10 @@ use super::EngineError;
 
 /// How much of a tar is held in memory at once.
 const CHUNK: usize = 256 * 1024;
+/// How long a service that was killed may take until it listens again.
+const COMES_BACK: Duration = Duration::from_secs(10);
+/// How often it is tried.
+const AGAIN: Duration = Duration::from_millis(50);
 
 type Body = BoxBody<Bytes, io::Error>;
 
@@ -117,8 +122,7 @@ impl Libpod {
         body: Body,
     ) -> Result<Result<Response<Incoming>, Refusal>, EngineError> {
         let other = |error: hyper::Error| self.unreachable(io::Error::other(error));
-        let stream = tokio::net::UnixStream::connect(&self.socket).await;
-        let io = TokioIo::new(stream.map_err(|source| self.unreachable(source))?);
+        let io = TokioIo::new(self.connect().await?);
         let (mut sender, connection) = hyper::client::conn::http1::handshake(io).await.map_err(other)?;
         // Ends with its request: the sender is dropped, or the service closes.
         tokio::spawn(connection);
@@ -140,6 +144,18 @@ impl Libpod {
             Err(_) => String::from_utf8_lossy(&text).trim().to_owned(),
         };
         Ok(Err(Refusal { status, message }))
+    }
+
+    /// Connects; a service that was killed is given time to come back, for nothing was asked yet.
+    async fn connect(&self) -> Result<tokio::net::UnixStream, EngineError> {
+        let end = tokio::time::Instant::now() + COMES_BACK;
+        loop {
+            match tokio::net::UnixStream::connect(&self.socket).await {
+                Ok(stream) => return Ok(stream),
+                Err(source) if tokio::time::Instant::now() > end => return Err(self.unreachable(source)),
+                Err(_) => tokio::time::sleep(AGAIN).await,
+            }
+        }
     }
 
     fn unreachable(&self, source: io::Error) -> EngineError {

@@ -203,7 +203,7 @@ impl Keeper {
         Ok(())
     }
 
-    /// A new directory with `criu` (the stand-in) and `real`; those of earlier services go.
+    /// A new directory with `criu` (the stand-in) and `real/criu`; those of earlier services go.
     fn make_shim(&self) -> io::Result<PathBuf> {
         let all = self.config.shims();
         match fs::remove_dir_all(&all) {
@@ -211,9 +211,9 @@ impl Keeper {
             _ => {}
         }
         let dir = all.join(uuid::Uuid::new_v4().simple().to_string()[..8].to_owned());
-        fs::create_dir_all(&dir)?;
+        fs::create_dir_all(dir.join("real"))?;
         std::os::unix::fs::symlink(&self.config.shim, dir.join("criu"))?;
-        std::os::unix::fs::symlink(&self.config.criu, dir.join("real"))?;
+        std::os::unix::fs::symlink(&self.config.criu, dir.join("real/criu"))?;
         Ok(dir)
     }
 

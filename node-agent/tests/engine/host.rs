@@ -89,7 +89,7 @@ impl Host {
         self.network.remove(self.spec.id).await.expect("remove namespace again");
         let _never_dumped = std::fs::remove_file(self.image());
         if let Some(id) = podman_id {
-            nothing_is_left(&id);
+            nothing_is_left(&id).await;
         }
         assert!(!self.network.exists(self.spec.id));
     }
@@ -147,7 +147,7 @@ pub(crate) fn podman_id(spec: &ContainerSpec) -> Option<String> {
 }
 
 /// No mount, directory, cgroup or process of the container.
-pub(crate) fn nothing_is_left(podman_id: &str) {
+pub(crate) async fn nothing_is_left(podman_id: &str) {
     let mounts = std::fs::read_to_string("/proc/mounts").expect("mounts");
     let left: Vec<&str> = mounts.lines().filter(|line| line.contains(podman_id)).collect();
     assert_eq!(left, [""; 0], "mounts");
@@ -161,12 +161,11 @@ pub(crate) fn nothing_is_left(podman_id: &str) {
     }
     let cgroup = format!("/sys/fs/cgroup/libpod_parent/libpod-{podman_id}");
     assert!(!Path::new(&cgroup).exists(), "{cgroup} is left");
-    let processes = processes();
-    let left: Vec<_> = processes
-        .iter()
-        .filter(|p| p.zombie || p.command.contains(podman_id) || p.name == "criu-gate")
-        .collect();
+    let of_it = |p: &Process| p.command.contains(podman_id) || p.name == "criu-gate";
+    let left: Vec<_> = processes().into_iter().filter(of_it).collect();
     assert!(left.is_empty(), "processes {left:?}");
+    // The host's init reaps what was orphaned, in its own time; what it cannot is our child.
+    until("end of the zombies", || !processes().iter().any(|p| p.zombie)).await;
 }
 
 #[derive(Debug)]

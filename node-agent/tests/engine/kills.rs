@@ -65,7 +65,7 @@ async fn recovers(mut host: Host, at_freeze: usize) {
     let podman_id = host.podman_id().expect("still in storage");
     host.engine.ready().await.expect("ready");
     host.engine.destroy(&host.spec).await.expect("destroy");
-    nothing_is_left(&podman_id);
+    nothing_is_left(&podman_id).await;
     host.become_target().await;
     host.engine.stage(&host.spec, Mode::Live, &host.image()).await.expect("stage again");
     assert_eq!(host.ticks().len(), at_freeze);

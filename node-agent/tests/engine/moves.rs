@@ -57,7 +57,7 @@ async fn a_refused_copy_is_gone_and_the_same_image_stages_again() {
         let id = host.podman_id().expect("id");
         host.engine.destroy(&host.spec).await.expect("destroy");
         assert_eq!(host.execution().await, None);
-        crate::host::nothing_is_left(&id);
+        crate::host::nothing_is_left(&id).await;
     }
     host.become_target().await;
     host.engine.stage(&host.spec, Mode::Live, &host.image()).await.expect("stage");
@@ -107,7 +107,7 @@ async fn a_cold_move_takes_the_files_along() {
     host.spec.args = ["/bin/sh", "-c", script].map(str::to_owned).to_vec();
     host.engine.create(&host.spec, &host.netns).await.expect("create");
     host.engine.start(&host.spec).await.expect("start");
-    host.until_ticks_pass(1).await;
+    until("tick 1", || host.ticks() == [1]).await;
     host.engine.freeze(&host.spec, Mode::Cold).await.expect("stop");
     host.engine.dump(&host.spec, Mode::Cold, &host.image()).await.expect("dump");
     host.engine.destroy(&host.spec).await.expect("destroy");
