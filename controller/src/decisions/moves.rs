@@ -1,0 +1,169 @@
+//! How a move looks to people: its phase, its clocks, how it ended and what to do then.
+
+use std::time::Instant;
+
+use godwit_proto::frame::{Progress, Step};
+use godwit_proto::id::{Epoch, MigrationId, Run};
+use godwit_proto::migration::{Cause, Decider, End, Phase, Row};
+use jiff::Timestamp;
+
+use crate::store::{AttemptRow, PhaseMark};
+use crate::view;
+
+/// How long a decided move may be silent before it is shown as in doubt.
+const DOUBT_SECONDS: u64 = 5;
+
+/// What is known of a live move beyond its rows.
+#[derive(Debug, Default)]
+pub(super) struct Clock {
+    step: Option<Step>,
+    frozen_at: Option<Instant>,
+    decided_at: Option<Instant>,
+    phase_at: Option<Instant>,
+    pub(super) shown: view::Progress,
+}
+
+/// What a migration is called: unique, for epochs are.
+pub(super) fn name(epoch: Epoch) -> MigrationId {
+    let text = format!("m-{}-{}", epoch.generation, epoch.counter);
+    match text.parse() {
+        Ok(id) => id,
+        Err(_) => unreachable!("digits and dashes are a topic level"),
+    }
+}
+
+/// A new attempt as it is stored.
+pub(super) fn attempt_row(row: &Row) -> AttemptRow {
+    AttemptRow {
+        id: name(row.epoch),
+        container: row.spec.id,
+        tenant: row.spec.tenant.clone(),
+        name: row.spec.name.clone(),
+        epoch: row.epoch,
+        source: row.source.clone(),
+        target: row.target.clone(),
+        mode: row.plan.mode,
+        bwlimit: row.plan.bwlimit,
+        opener: row.opener.unwrap_or(Run { generation: 0, nonce: 0 }),
+        decider: super::world::encode(row),
+        settled: false,
+        phase: "preparing".into(),
+        outcome: None,
+        reason: None,
+        remedy: None,
+        phases: Vec::new(),
+        bytes: 0,
+        wire_bytes: 0,
+        gap_ms: None,
+        predicted: None,
+        started: Timestamp::now(),
+        ended: None,
+    }
+}
+
+impl Clock {
+    /// A node says how far it is. Answers whether something worth telling changed.
+    pub(super) fn note(&mut self, stored: &mut AttemptRow, progress: &Progress) {
+        if progress.step == Step::Freezing {
+            self.frozen_at.get_or_insert_with(Instant::now);
+        }
+        if self.step.is_none_or(|step| step <= progress.step) {
+            self.step = Some(progress.step);
+        }
+        if progress.total_bytes.is_some() {
+            stored.bytes = progress.bytes;
+            stored.wire_bytes = progress.wire_bytes;
+            self.shown.bytes_total = progress.total_bytes;
+            self.shown.rate_bytes_per_s = Some(progress.rate);
+        }
+    }
+
+    /// Brings the stored attempt up to date with its decider.
+    pub(super) fn follow(&mut self, stored: &mut AttemptRow, decider: &Decider) {
+        let row = decider.row();
+        let phase_of = |end| decider.report(end).filter(|r| r.epoch == row.epoch).map(|r| r.phase);
+        let runs = |end| matches!(phase_of(end), Some(Phase::Active | Phase::Stopped));
+        if row.side().is_some_and(runs)
+            && let Some(frozen_at) = self.frozen_at.take()
+        {
+            stored.gap_ms = u64::try_from(frozen_at.elapsed().as_millis()).ok();
+        }
+        if row.ruling.is_some() {
+            self.decided_at.get_or_insert_with(Instant::now);
+        }
+        let phase = self.phase(row, phase_of(End::Target));
+        self.enter(stored, phase);
+        if row.is_settled && stored.ended.is_none() {
+            self.conclude(stored, row);
+        }
+    }
+
+    fn phase(&self, row: &Row, target: Option<Phase>) -> &'static str {
+        let is_silent = self.decided_at.is_some_and(|at| at.elapsed().as_secs() >= DOUBT_SECONDS);
+        match row.side() {
+            _ if row.is_settled => "done",
+            Some(End::Target) if row.has_arrived => "closing",
+            Some(_) if is_silent => "in-doubt",
+            Some(End::Target) => "opening",
+            Some(End::Source) => "aborting",
+            None if target == Some(Phase::Staged) => "deciding",
+            None => match self.step {
+                None | Some(Step::FetchingImage) => "preparing",
+                Some(Step::Freezing | Step::Dumping) => "freezing",
+                Some(Step::Transferring) => "transferring",
+                Some(_) => "staging",
+            },
+        }
+    }
+
+    fn enter(&mut self, stored: &mut AttemptRow, phase: &str) {
+        let is_same = stored.phases.last().is_some_and(|mark| mark.phase == phase);
+        if is_same {
+            return;
+        }
+        let lasted = self.phase_at.replace(Instant::now()).map(|at| at.elapsed().as_millis());
+        if let Some(mark) = stored.phases.last_mut() {
+            mark.ms = lasted.and_then(|ms| u64::try_from(ms).ok());
+        }
+        stored.phase = phase.into();
+        if phase != "done" {
+            let started = Timestamp::now();
+            stored.phases.push(PhaseMark { phase: phase.into(), started, ms: None });
+        }
+    }
+
+    fn conclude(&self, stored: &mut AttemptRow, row: &Row) {
+        stored.ended = Some(Timestamp::now());
+        let cause = row.ruling.map(|ruling| ruling.cause);
+        let outcome = match (row.side(), cause) {
+            (_, Some(Cause::MemoryLost)) => "lost",
+            (_, Some(Cause::RolledBack)) => "rolled-back",
+            (Some(End::Target), Some(Cause::Salvaged)) => "salvaged",
+            (Some(End::Target), _) => "moved",
+            (_, Some(Cause::Returned)) => "returned",
+            _ if row.cancelled.is_some() && row.reason.is_none() => "cancelled",
+            _ => "aborted",
+        };
+        stored.outcome = Some(outcome.into());
+        if outcome == "moved" {
+            return;
+        }
+        let said = row.reason.clone().or_else(|| row.cancelled.clone());
+        stored.reason = Some(said.unwrap_or_else(|| "the controller restarted in the middle".into()));
+        let holder = row.holder();
+        stored.remedy = Some(match outcome {
+            "lost" => format!(
+                "both copies are gone; its files are on `{holder}`: `godwit start {}`",
+                row.spec.name
+            ),
+            "rolled-back" => format!(
+                "it goes on on `{holder}` from where it was frozen: what it did since is lost"
+            ),
+            "cancelled" => format!("it runs on `{holder}` as before"),
+            _ => format!(
+                "it runs on `{holder}`; mend the cause, then `godwit migrate {}` again",
+                row.spec.name
+            ),
+        });
+    }
+}
