@@ -7,9 +7,7 @@ use std::time::Duration;
 use godwit_proto::container::ContainerSpec;
 use godwit_proto::id::{ContainerId, Epoch, Life, NodeId, Run};
 use godwit_proto::migration::drive::{Desk, DeskWorld};
-use godwit_proto::migration::{
-    Cause, End, Holding, Input, Intent, Order, Report, Row,
-};
+use godwit_proto::migration::{Cause, End, Holding, Input, Intent, Order, Report, Row};
 
 use crate::network::Letter;
 use crate::node::Crash;
@@ -223,9 +221,16 @@ impl World {
         say!(
             self,
             "controller: row {:?} {} {}→{} {:?} settled={} loss={} arrived={} fenced={:?} cancelled={}",
-            key.0, key.1, row.source, row.target,
+            key.0,
+            key.1,
+            row.source,
+            row.target,
             row.ruling.map(|ruling| (ruling.side, ruling.cause)),
-            row.is_settled, row.possible_loss, row.has_arrived, row.fenced, row.cancelled.is_some()
+            row.is_settled,
+            row.possible_loss,
+            row.has_arrived,
+            row.fenced,
+            row.cancelled.is_some()
         );
         if let Some(ruling) = row.ruling {
             self.db.verdicts.entry(key).or_insert((ruling.side, ruling.cause));

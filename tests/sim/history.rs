@@ -33,11 +33,7 @@ pub(crate) fn live(seed: u64, bug: Option<Bug>, is_told: bool) -> Outcome {
         }
     }
     world.calms_down();
-    Outcome {
-        counts: world.counts,
-        broken: world.broken,
-        story: world.story.unwrap_or_default(),
-    }
+    Outcome { counts: world.counts, broken: world.broken, story: world.story.unwrap_or_default() }
 }
 
 impl World {

@@ -166,7 +166,13 @@ impl World {
         }
         let what = self.specs[container].id;
         let slot = self.slot(node, container).execution;
-        say!(self, "{name}: {what:?} {:?} step {} ─▶ {slot:?} {:?}", job.call, job.step, job.outcome);
+        say!(
+            self,
+            "{name}: {what:?} {:?} step {} ─▶ {slot:?} {:?}",
+            job.call,
+            job.step,
+            job.outcome
+        );
     }
 
     /// The call's process is killed: it may get a little further, and a dump may leave its
@@ -296,7 +302,8 @@ impl World {
     /// Begins a new life from the files.
     fn start(&mut self, node: usize, container: usize) {
         if self.is_good_elsewhere(node, container) {
-            let what = format!("{:?} is started although a good copy lives", self.specs[container].id);
+            let what =
+                format!("{:?} is started although a good copy lives", self.specs[container].id);
             self.fail(Law::NothingLost, what);
         }
         let newest = self.newest[container];
@@ -318,7 +325,10 @@ impl World {
             self.has_killed[container] |= row.is_some_and(|row| row.phase == Phase::Gone);
             if !self.is_good_elsewhere(node, container) {
                 let name = self.names[node].clone();
-                let what = format!("the last good copy of {:?} is killed on {name}", self.specs[container].id);
+                let what = format!(
+                    "the last good copy of {:?} is killed on {name}",
+                    self.specs[container].id
+                );
                 self.fail(Law::NothingLost, what);
             }
         }
@@ -326,13 +336,14 @@ impl World {
 
     /// A copy that does not run dies with its node or its agent.
     pub(crate) fn dies(&mut self, node: usize, container: usize) {
-        let was_waiting = matches!(
-            self.slot(node, container).execution,
-            Execution::Frozen | Execution::Gated
-        );
+        let was_waiting =
+            matches!(self.slot(node, container).execution, Execution::Frozen | Execution::Gated);
         let was_last = self.is_good(node, container) && !self.is_good_elsewhere(node, container);
         if was_waiting && was_last && self.has_killed[container] {
-            let what = format!("an order had killed the other good copy of {:?}", self.specs[container].id);
+            let what = format!(
+                "an order had killed the other good copy of {:?}",
+                self.specs[container].id
+            );
             self.fail(Law::NothingLost, what);
         }
         self.slot(node, container).execution = Execution::Absent;
@@ -340,7 +351,9 @@ impl World {
 
     /// Nothing is begun on a node before its ledger says so.
     fn check_right(&mut self, node: usize, container: usize, job: &Job) {
-        use Phase::{Active, Dead, DeadUnknown, Gone, Kept, Opening, Preparing, Starting, Stopped, Thawing};
+        use Phase::{
+            Active, Dead, DeadUnknown, Gone, Kept, Opening, Preparing, Starting, Stopped, Thawing,
+        };
         let row = self.nodes[node].ledger.records.get(&self.specs[container].id);
         let phase = row.filter(|row| row.epoch == job.record.epoch).map(|row| row.phase);
         let has_right = match job.call {

@@ -97,7 +97,6 @@ fn replay(seed: u64) {
     }
 }
 
-
 /// A planted bug must be found, by one of the laws that it breaks.
 fn is_found(bug: Bug, laws: &[Law]) {
     let found = (0..60_000).find_map(|seed| history::live(seed, Some(bug), false).broken);

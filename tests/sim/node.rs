@@ -46,10 +46,8 @@ pub(crate) struct Node {
 
 impl Node {
     pub(crate) fn new(node: usize, containers: usize) -> Self {
-        let life = Life {
-            boot: Uuid::from_u128(1),
-            incarnation: Uuid::from_u128(1 + node as u128),
-        };
+        let life =
+            Life { boot: Uuid::from_u128(1), incarnation: Uuid::from_u128(1 + node as u128) };
         Self {
             agent: None,
             ledger: Ledger::default(),
@@ -276,7 +274,11 @@ impl World {
         if let Some(old) = old
             && (old.epoch, old.phase) > (record.epoch, record.phase)
         {
-            let what = format!("{name}: {:?} after {:?}", (record.epoch, record.phase), (old.epoch, old.phase));
+            let what = format!(
+                "{name}: {:?} after {:?}",
+                (record.epoch, record.phase),
+                (old.epoch, old.phase)
+            );
             self.fail(Law::Monotonic, what);
         }
         self.nodes[node].ledger.records.insert(id, record.clone());

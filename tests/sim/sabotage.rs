@@ -28,16 +28,14 @@ impl Bug {
     /// of a run long gone.
     pub(crate) fn climate(self, weather: Weather) -> Weather {
         match self {
-            Self::AgentsObeyAnyRun | Self::PromiseNotPersisted => {
-                Weather {
-                    loses_database: false,
-                    loses_power: false,
-                    messages_fail: 20,
-                    crashes: 6,
-                    is_fickle: true,
-                    ..weather
-                }
-            }
+            Self::AgentsObeyAnyRun | Self::PromiseNotPersisted => Weather {
+                loses_database: false,
+                loses_power: false,
+                messages_fail: 20,
+                crashes: 6,
+                is_fickle: true,
+                ..weather
+            },
             Self::CopyDeadNotPersisted | Self::CallOutlivesAgent => {
                 Weather { crashes: 6, engine_fails: 20, ..weather }
             }
@@ -124,7 +122,13 @@ impl World {
         }
     }
 
-    pub(crate) fn sabotage_order(&mut self, run: Run, container: ContainerId, epoch: Epoch, order: &Order) {
+    pub(crate) fn sabotage_order(
+        &mut self,
+        run: Run,
+        container: ContainerId,
+        epoch: Epoch,
+        order: &Order,
+    ) {
         let Some(row) = self.db.rows.get(&(container, epoch)).cloned() else { return };
         match (self.bug, order) {
             (Some(Bug::SourceDiscardsAtCommit), Order::Open { .. }) => {

@@ -159,9 +159,7 @@ impl World {
 
     /// Nothing that costs memory or a ledger can happen here.
     pub(crate) fn is_plain(&self) -> bool {
-        !(self.weather.loses_power
-            || self.weather.loses_ledgers
-            || self.weather.loses_database)
+        !(self.weather.loses_power || self.weather.loses_ledgers || self.weather.loses_database)
     }
 
     /// The first broken law ends the history.
@@ -206,8 +204,7 @@ impl World {
     /// The copy on `node` begins to execute.
     pub(crate) fn begins(&mut self, node: usize, container: usize, epoch: Epoch) {
         let other = (0..NODES).find(|other| {
-            *other != node
-                && self.nodes[*other].slots[container].execution == Execution::Running
+            *other != node && self.nodes[*other].slots[container].execution == Execution::Running
         });
         let (name, what) = (self.names[node].clone(), self.specs[container].id);
         if let Some(other) = other {

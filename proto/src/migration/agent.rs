@@ -38,7 +38,12 @@ impl Agent {
     /// memory since: a target that only expected an image refuses it then.
     ///
     /// The first step ought to be a [`Input::Tick`].
-    pub fn wake(life: Life, promise: Option<Promise>, records: Vec<Record>, rebooted: bool) -> Self {
+    pub fn wake(
+        life: Life,
+        promise: Option<Promise>,
+        records: Vec<Record>,
+        rebooted: bool,
+    ) -> Self {
         let mut hand = Hand::default();
         let mut copies = BTreeMap::new();
         for record in records {

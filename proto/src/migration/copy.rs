@@ -79,7 +79,12 @@ impl Copy {
     }
 
     /// Persists a new phase with the reason that people will read.
-    pub(super) fn enter_because(&mut self, hand: &mut Hand, phase: Phase, reason: impl Into<String>) {
+    pub(super) fn enter_because(
+        &mut self,
+        hand: &mut Hand,
+        phase: Phase,
+        reason: impl Into<String>,
+    ) {
         self.record.reason = Some(reason.into());
         self.enter(hand, phase);
     }

@@ -152,7 +152,9 @@ impl Desk {
         let effects = self.claims.hear(node, message);
         self.carry_out_claims(world, effects, now)?;
         match message {
-            Message::Report { run, report } if *run == self.claims.run() && self.claims.may_act() => {
+            Message::Report { run, report }
+                if *run == self.claims.run() && self.claims.may_act() =>
+            {
                 self.heard(world, node, report, now)
             }
             _ => Ok(()),
@@ -251,8 +253,7 @@ impl Desk {
                         Role::Target => (peer, node.clone()),
                         Role::Owner => (node.clone(), peer),
                     };
-                    let unknown =
-                        Row::open(spec, key.1, ends, Plan::default(), self.claims.run());
+                    let unknown = Row::open(spec, key.1, ends, Plan::default(), self.claims.run());
                     Some(world.persist_row(&Row { opener: None, ..unknown })?)
                 }
                 _ => None,

@@ -131,7 +131,11 @@ impl Holding {
         match report.phase {
             Phase::Absent => Due::Reached,
             Phase::Gone | Phase::UnknownAbsent if report.epoch >= self.epoch => {
-                if report.is_busy { Due::Wait } else { Due::Reached }
+                if report.is_busy {
+                    Due::Wait
+                } else {
+                    Due::Reached
+                }
             }
             _ => Due::Order(Order::Remove),
         }

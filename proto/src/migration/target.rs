@@ -129,7 +129,14 @@ impl Copy {
             std::cmp::Ordering::Less => false,
             std::cmp::Ordering::Equal => matches!(
                 phase,
-                Preparing | Staged | Frozen | Dead | DeadUnknown | Ran | UnknownAbsent | UnknownFrozen
+                Preparing
+                    | Staged
+                    | Frozen
+                    | Dead
+                    | DeadUnknown
+                    | Ran
+                    | UnknownAbsent
+                    | UnknownFrozen
             ),
             std::cmp::Ordering::Greater => {
                 (phase.is_over() && phase != Gone) || phase == UnknownFrozen
