@@ -19,6 +19,7 @@
 pub(crate) mod cgroup;
 mod cold;
 pub(crate) mod containers;
+mod creation;
 mod images;
 pub(crate) mod layout;
 mod leftovers;
@@ -103,45 +104,96 @@ pub trait Engine: Send + Sync + 'static {
     /// The images that the engine holds.
     fn images(&self) -> impl Future<Output = Result<Vec<HeldImage>, EngineError>> + Send;
     /// Writes the image as a docker-archive to `file`, streamed.
-    fn save_image(&self, id: &ImageId, file: &Path) -> impl Future<Output = Result<(), EngineError>> + Send;
+    fn save_image(
+        &self,
+        id: &ImageId,
+        file: &Path,
+    ) -> impl Future<Output = Result<(), EngineError>> + Send;
     /// Loads a docker-archive and answers the id that it then has.
     fn load_image(&self, file: &Path) -> impl Future<Output = Result<ImageId, EngineError>> + Send;
     /// Removes an image; absent is success.
     fn remove_image(&self, id: &ImageId) -> impl Future<Output = Result<(), EngineError>> + Send;
 
     /// Makes the container, stopped, in the network namespace at `netns`; made already is success.
-    fn create(&self, spec: &ContainerSpec, netns: &Path) -> impl Future<Output = Result<(), EngineError>> + Send;
+    fn create(
+        &self,
+        spec: &ContainerSpec,
+        netns: &Path,
+    ) -> impl Future<Output = Result<(), EngineError>> + Send;
     /// Starts it; running already is success.
     fn start(&self, spec: &ContainerSpec) -> impl Future<Output = Result<(), EngineError>> + Send;
     /// Asks it to stop, kills it after `grace_seconds`; stopped already is success.
-    fn stop(&self, spec: &ContainerSpec, grace_seconds: u32) -> impl Future<Output = Result<(), EngineError>> + Send;
+    fn stop(
+        &self,
+        spec: &ContainerSpec,
+        grace_seconds: u32,
+    ) -> impl Future<Output = Result<(), EngineError>> + Send;
     /// The last `tail` lines that it wrote (all when `None`), oldest first, each ended by a newline.
-    fn logs(&self, spec: &ContainerSpec, tail: Option<u32>) -> impl Future<Output = Result<Vec<u8>, EngineError>> + Send;
+    fn logs(
+        &self,
+        spec: &ContainerSpec,
+        tail: Option<u32>,
+    ) -> impl Future<Output = Result<Vec<u8>, EngineError>> + Send;
 
     /// Source: everything that can be done before the freeze, while it runs.
-    fn arm(&self, spec: &ContainerSpec, mode: Mode) -> impl Future<Output = Result<(), EngineError>> + Send;
+    fn arm(
+        &self,
+        spec: &ContainerSpec,
+        mode: Mode,
+    ) -> impl Future<Output = Result<(), EngineError>> + Send;
     /// Source: freezes every process and returns once the kernel says so.
-    fn freeze(&self, spec: &ContainerSpec, mode: Mode) -> impl Future<Output = Result<(), EngineError>> + Send;
+    fn freeze(
+        &self,
+        spec: &ContainerSpec,
+        mode: Mode,
+    ) -> impl Future<Output = Result<(), EngineError>> + Send;
     /// Source: writes the frozen container's image to `file`; it is frozen still when this returns.
-    fn dump(&self, spec: &ContainerSpec, mode: Mode, file: &Path) -> impl Future<Output = Result<(), EngineError>> + Send;
+    fn dump(
+        &self,
+        spec: &ContainerSpec,
+        mode: Mode,
+        file: &Path,
+    ) -> impl Future<Output = Result<(), EngineError>> + Send;
     /// Source: undoes `arm`, `freeze` and `dump`, whichever were begun: it runs again, untouched.
-    fn thaw(&self, spec: &ContainerSpec, mode: Mode) -> impl Future<Output = Result<(), EngineError>> + Send;
+    fn thaw(
+        &self,
+        spec: &ContainerSpec,
+        mode: Mode,
+    ) -> impl Future<Output = Result<(), EngineError>> + Send;
 
     /// Target: everything that can be done before the image arrives.
-    fn prepare(&self, spec: &ContainerSpec, mode: Mode, netns: &Path) -> impl Future<Output = Result<(), EngineError>> + Send;
+    fn prepare(
+        &self,
+        spec: &ContainerSpec,
+        mode: Mode,
+        netns: &Path,
+    ) -> impl Future<Output = Result<(), EngineError>> + Send;
     /// Target: restores the image at `file` up to the gate.
-    fn stage(&self, spec: &ContainerSpec, mode: Mode, file: &Path) -> impl Future<Output = Result<(), EngineError>> + Send;
+    fn stage(
+        &self,
+        spec: &ContainerSpec,
+        mode: Mode,
+        file: &Path,
+    ) -> impl Future<Output = Result<(), EngineError>> + Send;
     /// Target: opens the gate and returns once every process runs and the engine knows it.
     ///
     /// On an error the kernel's word decides what became of the copy.
-    fn open(&self, spec: &ContainerSpec, mode: Mode) -> impl Future<Output = Result<(), EngineError>> + Send;
+    fn open(
+        &self,
+        spec: &ContainerSpec,
+        mode: Mode,
+    ) -> impl Future<Output = Result<(), EngineError>> + Send;
 
     /// Kills every process, then removes the container and all that the engine holds of it; absent is success.
-    fn destroy(&self, spec: &ContainerSpec) -> impl Future<Output = Result<(), EngineError>> + Send;
+    fn destroy(&self, spec: &ContainerSpec)
+    -> impl Future<Output = Result<(), EngineError>> + Send;
 
     /// The specification of a container that the engine holds, as it was made from: what is
     /// left of it when the agent's ledger is lost. `None` where the engine does not know.
-    fn spec(&self, id: ContainerId) -> impl Future<Output = Result<Option<ContainerSpec>, EngineError>> + Send;
+    fn spec(
+        &self,
+        id: ContainerId,
+    ) -> impl Future<Output = Result<Option<ContainerSpec>, EngineError>> + Send;
 
     /// Every container of ours, by the kernel's word: cgroups first, then the engine's records.
     ///

@@ -92,7 +92,11 @@ impl Network {
 
     /// Makes the namespace with its address, cut off from the bridge unless it was attached
     /// before. Made already is success; made half is completed.
-    pub async fn ensure(&self, id: ContainerId, address: &Address) -> Result<PathBuf, NetworkError> {
+    pub async fn ensure(
+        &self,
+        id: ContainerId,
+        address: &Address,
+    ) -> Result<PathBuf, NetworkError> {
         let path = Self::path(id);
         netns::ensure(&path).await?;
         let host_end = host_end(id);

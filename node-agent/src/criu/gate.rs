@@ -113,7 +113,10 @@ impl Gate {
         let graphroot = self.graphroot.get().ok_or("podman's storage is not known yet")?;
         let text = images.to_string_lossy();
         let known = containers::list(graphroot).map_err(|error| error.to_string())?;
-        Ok(known.into_iter().find(|stored| text.contains(&stored.podman_id)).map(|stored| stored.id))
+        Ok(known
+            .into_iter()
+            .find(|stored| text.contains(&stored.podman_id))
+            .map(|stored| stored.id))
     }
 
     async fn greet(self: Arc<Self>, connection: Connection) {

@@ -54,9 +54,8 @@ fn io(what: &'static str) -> impl Fn(io::Error) -> ShimError {
 
 /// Runs as `criu`, with the process's own arguments; returns only when it could not become it.
 pub fn main() -> ExitCode {
-    let args: Vec<CString> = std::env::args_os()
-        .filter_map(|arg| CString::new(arg.into_vec()).ok())
-        .collect();
+    let args: Vec<CString> =
+        std::env::args_os().filter_map(|arg| CString::new(arg.into_vec()).ok()).collect();
     let home = home();
     let error = match attend(&args, &home) {
         Ok(()) => become_criu(&args, &home),
@@ -93,8 +92,10 @@ fn attend(args: &[CString], home: &Path) -> Result<(), ShimError> {
     if packet.is_empty() {
         return Err(ShimError::RuncLeft);
     }
-    let request = Request::decode(&packet[..])
-        .map_err(|error| ShimError::Io { what: "understanding runc's request", source: error.into() })?;
+    let request = Request::decode(&packet[..]).map_err(|error| ShimError::Io {
+        what: "understanding runc's request",
+        source: error.into(),
+    })?;
     let kind = match request.kind {
         DUMP => Kind::Dump,
         RESTORE => Kind::Restore,
@@ -140,8 +141,13 @@ impl Directories {
         let images = opts.images_dir_fd.unwrap_or(-1);
         Ok(Self {
             images: open(images).map_err(io("opening runc's image directory"))?,
-            images_path: fs::read_link(named(images)).map_err(io("naming runc's image directory"))?,
-            work: opts.work_dir_fd.map(open).transpose().map_err(io("opening runc's work directory"))?,
+            images_path: fs::read_link(named(images))
+                .map_err(io("naming runc's image directory"))?,
+            work: opts
+                .work_dir_fd
+                .map(open)
+                .transpose()
+                .map_err(io("opening runc's work directory"))?,
         })
     }
 }
@@ -162,10 +168,8 @@ fn say(agent: &OwnedFd, report: &Report) -> Result<(), ShimError> {
 /// Waits for the agent's answer, or for runc's end.
 fn hear(agent: &OwnedFd, runc: BorrowedFd<'_>) -> Result<Answer, ShimError> {
     // Only the hang-up of runc matters: its request is still there to be read.
-    let mut ends = [
-        PollFd::new(agent.as_fd(), PollFlags::POLLIN),
-        PollFd::new(runc, PollFlags::empty()),
-    ];
+    let mut ends =
+        [PollFd::new(agent.as_fd(), PollFlags::POLLIN), PollFd::new(runc, PollFlags::empty())];
     while poll(&mut ends, PollTimeout::NONE).is_err() {}
     if ends[1].any() == Some(true) {
         return Err(ShimError::RuncLeft);
@@ -200,7 +204,9 @@ fn take_place(
             // SAFETY: as above. Forked twice: the proxy must not be a child that criu would reap.
             if let Ok(ForkResult::Child) = unsafe { fork() } {
                 let ends = Ends::take(runc, &ours, agent);
-                std::process::exit(i32::from(ends.and_then(|ends| ends.run(kind, &request)).is_err()));
+                std::process::exit(i32::from(
+                    ends.and_then(|ends| ends.run(kind, &request)).is_err(),
+                ));
             }
             std::process::exit(0);
         }
@@ -254,7 +260,8 @@ impl Ends {
         }
         // So that no descriptor which passes through becomes a standard stream.
         for _stream in 0..3 {
-            let _kept_open = fs::OpenOptions::new().read(true).write(true).open("/dev/null")?.into_raw_fd();
+            let _kept_open =
+                fs::OpenOptions::new().read(true).write(true).open("/dev/null")?.into_raw_fd();
         }
         Ok(ends)
     }
@@ -266,7 +273,8 @@ impl Ends {
         loop {
             let Ready { criu, runc, agent } = self.wait();
             if criu {
-                let (packet, rights) = receive(self.criu.as_fd(), MsgFlags::empty()).unwrap_or_default();
+                let (packet, rights) =
+                    receive(self.criu.as_fd(), MsgFlags::empty()).unwrap_or_default();
                 let response = Response::decode(&packet[..]).ok().filter(|_| !packet.is_empty());
                 let event = response.as_ref().map_or(Event::CriuGone, Event::Criu);
                 let way = Way::ToRunc(&packet, &rights);

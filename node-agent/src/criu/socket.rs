@@ -18,7 +18,11 @@ const PACKET: usize = 256 * 1024;
 const DESCRIPTORS: usize = 16;
 
 /// Sends one packet; the descriptors stay the caller's.
-pub(crate) fn send(socket: BorrowedFd<'_>, packet: &[u8], descriptors: &[OwnedFd]) -> io::Result<()> {
+pub(crate) fn send(
+    socket: BorrowedFd<'_>,
+    packet: &[u8],
+    descriptors: &[OwnedFd],
+) -> io::Result<()> {
     let raw: Vec<RawFd> = descriptors.iter().map(AsRawFd::as_raw_fd).collect();
     let rights = [ControlMessage::ScmRights(&raw)];
     let control = if raw.is_empty() { &rights[..0] } else { &rights[..] };
@@ -28,7 +32,10 @@ pub(crate) fn send(socket: BorrowedFd<'_>, packet: &[u8], descriptors: &[OwnedFd
 }
 
 /// Receives one packet with its descriptors; an empty one means that the peer closed.
-pub(crate) fn receive(socket: BorrowedFd<'_>, flags: MsgFlags) -> io::Result<(Vec<u8>, Vec<OwnedFd>)> {
+pub(crate) fn receive(
+    socket: BorrowedFd<'_>,
+    flags: MsgFlags,
+) -> io::Result<(Vec<u8>, Vec<OwnedFd>)> {
     let mut buffer = vec![0; PACKET];
     let mut control = cmsg_space!([RawFd; DESCRIPTORS]);
     let mut descriptors = Vec::new();
@@ -93,9 +100,8 @@ impl Listener {
         let flags = SockFlag::SOCK_CLOEXEC | SockFlag::SOCK_NONBLOCK;
         loop {
             let mut ready = self.0.readable().await?;
-            let accepted = ready.try_io(|listener| {
-                accept4(listener.as_raw_fd(), flags).map_err(io::Error::from)
-            });
+            let accepted = ready
+                .try_io(|listener| accept4(listener.as_raw_fd(), flags).map_err(io::Error::from));
             if let Ok(raw) = accepted {
                 return Ok(Connection(watched(own(raw?))?));
             }
@@ -112,8 +118,7 @@ impl Connection {
     pub(crate) async fn receive(&self) -> io::Result<Vec<u8>> {
         loop {
             let mut ready = self.0.readable().await?;
-            let received =
-                ready.try_io(|socket| receive(socket.as_fd(), MsgFlags::MSG_DONTWAIT));
+            let received = ready.try_io(|socket| receive(socket.as_fd(), MsgFlags::MSG_DONTWAIT));
             if let Ok(received) = received {
                 return received.map(|(packet, _unasked)| packet);
             }

@@ -71,7 +71,9 @@ pub(crate) enum Order {
 
 /// A packet that is no word.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("`{0}` is not a word between the agent and its stand-in for criu: are they of one version?")]
+#[error(
+    "`{0}` is not a word between the agent and its stand-in for criu: are they of one version?"
+)]
 pub(crate) struct WordError(String);
 
 impl fmt::Display for Report {

@@ -20,7 +20,10 @@ const NEWER_CRIU: &str = "Debian testing has it: add `deb http://deb.debian.org/
 /// Asks every program for its version.
 pub(super) fn versions(config: &EngineConfig) -> Versions {
     Versions {
-        kernel: fs::read_to_string("/proc/sys/kernel/osrelease").unwrap_or_default().trim().to_owned(),
+        kernel: fs::read_to_string("/proc/sys/kernel/osrelease")
+            .unwrap_or_default()
+            .trim()
+            .to_owned(),
         criu: version_of(&config.criu),
         engine: named("podman", version_of(&config.podman)),
         runtime: named("runc", version_of(Path::new("runc"))),
@@ -69,7 +72,10 @@ fn judge_privileges(is_root: bool, held: u64) -> Finding {
         return unfit("privileges", message, "run the agent as root, outside of a container");
     }
     if held >> SYS_RESOURCE & 1 == 0 {
-        return fit("privileges", "root without CAP_SYS_RESOURCE: only containers whose processes are root can move");
+        return fit(
+            "privileges",
+            "root without CAP_SYS_RESOURCE: only containers whose processes are root can move",
+        );
     }
     fit("privileges", "root")
 }
@@ -106,7 +112,11 @@ fn program(name: &str, found: &str, least: &[u32], remedy: &str) -> Finding {
         return unfit(name, format!("{name} is not installed"), remedy);
     }
     if numbers(version).as_slice() < least {
-        return unfit(name, format!("{name} {version} is too old: {}.{} is the least", least[0], least[1]), remedy);
+        return unfit(
+            name,
+            format!("{name} {version} is too old: {}.{} is the least", least[0], least[1]),
+            remedy,
+        );
     }
     fit(name, version)
 }
@@ -130,7 +140,15 @@ fn criu(version: &str, kernel: &str) -> Finding {
 }
 
 fn present(name: &str, remedy: &str) -> Finding {
-    let places = ["/usr/local/sbin", "/usr/local/bin", "/usr/sbin", "/usr/bin", "/sbin", "/bin", "/usr/libexec/podman"];
+    let places = [
+        "/usr/local/sbin",
+        "/usr/local/bin",
+        "/usr/sbin",
+        "/usr/bin",
+        "/sbin",
+        "/bin",
+        "/usr/libexec/podman",
+    ];
     if places.iter().any(|place| Path::new(place).join(name).exists()) {
         fit(name, "installed")
     } else {
@@ -139,7 +157,8 @@ fn present(name: &str, remedy: &str) -> Finding {
 }
 
 fn freezer(group: &str) -> Finding {
-    let mount = "boot with cgroup v2 (`systemd.unified_cgroup_hierarchy=1`), or mount it at /sys/fs/cgroup";
+    let mount =
+        "boot with cgroup v2 (`systemd.unified_cgroup_hierarchy=1`), or mount it at /sys/fs/cgroup";
     let hierarchy = match Hierarchy::find() {
         Ok(hierarchy) => hierarchy,
         Err(error) => return unfit("freezer", error.to_string(), mount),
@@ -150,7 +169,9 @@ fn freezer(group: &str) -> Finding {
     match (frozen, hierarchy) {
         (Ok(()), Hierarchy::Unified(_)) => fit("freezer", "cgroup v2"),
         (Ok(()), Hierarchy::Freezer(_)) => fit("freezer", "cgroup v1"),
-        (Err(error), _) => unfit("freezer", format!("control groups cannot be frozen: {error}"), mount),
+        (Err(error), _) => {
+            unfit("freezer", format!("control groups cannot be frozen: {error}"), mount)
+        }
     }
 }
 
@@ -160,7 +181,11 @@ fn loopback() -> Finding {
     if flags & 1 == 1 {
         fit("loopback", "up")
     } else {
-        unfit("loopback", "the interface lo is down, CRIU cannot work without it", "ip link set lo up")
+        unfit(
+            "loopback",
+            "the interface lo is down, CRIU cannot work without it",
+            "ip link set lo up",
+        )
     }
 }
 
@@ -206,7 +231,9 @@ mod tests {
     fn a_root_without_a_needed_capability_is_told_which() {
         let all = effective("Name:\tx\nCapEff:\t000001ffffffffff\n");
         assert!(judge_privileges(true, all).ok);
-        assert!(judge_privileges(true, all & !(1 << SYS_RESOURCE)).message.contains("only containers"));
+        assert!(
+            judge_privileges(true, all & !(1 << SYS_RESOURCE)).message.contains("only containers")
+        );
         let without = judge_privileges(true, all & !(1 << 21));
         assert!(!without.ok && without.message.contains("CAP_SYS_ADMIN"));
         assert!(!judge_privileges(false, all).ok);

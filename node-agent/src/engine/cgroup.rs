@@ -29,8 +29,9 @@ pub(crate) enum Hierarchy {
 impl Hierarchy {
     /// Finds it in `/proc/self/mountinfo`.
     pub(crate) fn find() -> Result<Self, EngineError> {
-        let text = fs::read_to_string("/proc/self/mountinfo")
-            .map_err(|source| EngineError::Io { what: "reading /proc/self/mountinfo".into(), source })?;
+        let text = fs::read_to_string("/proc/self/mountinfo").map_err(|source| {
+            EngineError::Io { what: "reading /proc/self/mountinfo".into(), source }
+        })?;
         Self::in_mountinfo(&text).ok_or_else(|| EngineError::Io {
             what: "no cgroup2 at /sys/fs/cgroup and no v1 freezer: mount one (`mount -t cgroup2 none /sys/fs/cgroup`)".into(),
             source: io::ErrorKind::NotFound.into(),

@@ -18,7 +18,11 @@ use super::layout;
 const KEEP: [&str; 4] = ["--xattrs", "--xattrs-include=*", "--numeric-owner", "--sparse"];
 
 /// Writes the stopped container's files and log to `file`.
-pub(super) async fn dump(stored: &Stored, graphroot: &Path, file: &Path) -> Result<(), EngineError> {
+pub(super) async fn dump(
+    stored: &Stored,
+    graphroot: &Path,
+    file: &Path,
+) -> Result<(), EngineError> {
     let userdata = layout::userdata(graphroot, &stored.podman_id);
     let layer = stored.layer_dir(graphroot);
     let mut args: Vec<&OsStr> = vec!["-cf".as_ref(), file.as_ref()];
@@ -29,21 +33,30 @@ pub(super) async fn dump(stored: &Stored, graphroot: &Path, file: &Path) -> Resu
     }
     tar(&args, "writing", file).await?;
     let synced = async { tokio::fs::File::open(file).await?.sync_all().await };
-    synced.await.map_err(|source| EngineError::Io { what: format!("writing {}", file.display()), source })
+    synced
+        .await
+        .map_err(|source| EngineError::Io { what: format!("writing {}", file.display()), source })
 }
 
 /// Puts the files and the log of `file` into the container, which was made and never started.
-pub(super) async fn unpack(stored: &Stored, graphroot: &Path, file: &Path) -> Result<(), EngineError> {
+pub(super) async fn unpack(
+    stored: &Stored,
+    graphroot: &Path,
+    file: &Path,
+) -> Result<(), EngineError> {
     let layer = stored.layer_dir(graphroot);
     let mut args: Vec<&OsStr> = vec!["-xpf".as_ref(), file.as_ref()];
     args.extend(KEEP[..3].iter().map(OsStr::new));
     args.extend(["-C".as_ref(), layer.as_os_str(), "diff".as_ref()]);
     tar(&args, "unpacking", file).await?;
     let userdata = layout::userdata(graphroot, &stored.podman_id);
-    let args = ["-xf".as_ref(), file.as_ref(), "-C".as_ref(), userdata.as_os_str(), "ctr.log".as_ref()];
+    let args =
+        ["-xf".as_ref(), file.as_ref(), "-C".as_ref(), userdata.as_os_str(), "ctr.log".as_ref()];
     match tar(&args, "unpacking", file).await {
         // A container that never wrote a line has no log.
-        Err(EngineError::Refused { message, .. }) if message.contains("ctr.log: Not found") => Ok(()),
+        Err(EngineError::Refused { message, .. }) if message.contains("ctr.log: Not found") => {
+            Ok(())
+        }
         other => other,
     }
 }

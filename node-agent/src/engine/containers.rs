@@ -80,7 +80,7 @@ mod tests {
         std::fs::write(dir.join("containers.json"), text).expect("write");
         let expected =
             Stored { id: id.parse().expect("id"), podman_id: "cc".into(), layer: "l3".into() };
-        assert_eq!(list(root.path()).expect("list"), [expected.clone()]);
+        assert_eq!(list(root.path()).expect("list"), std::slice::from_ref(&expected));
         assert_eq!(find(root.path(), expected.id).expect("find"), Some(expected));
     }
 }

@@ -49,7 +49,7 @@ impl Podman {
         // By a name where it has one, so that it has it on the other node too.
         let reference = held.names.first().map_or(id.as_str(), String::as_str);
         let path = format!("images/{}/get?format=docker-archive", percent(reference));
-        self.libpod.into_file(Method::GET, &path, file).await?.map_err(|r| r.into_error(what))
+        self.libpod.fetch(Method::GET, &path, file).await?.map_err(|r| r.into_error(what))
     }
 
     pub(super) async fn read_image(&self, file: &Path) -> Result<ImageId, EngineError> {
@@ -57,7 +57,8 @@ impl Podman {
         let unreadable = |message: String| EngineError::Refused { what: what(), message };
         let answer = self.libpod.post_file("images/load", file).await?;
         let answer = answer.map_err(|refusal| refusal.into_error(what()))?;
-        let loaded: Loaded = serde_json::from_slice(&answer).map_err(|e| unreadable(e.to_string()))?;
+        let loaded: Loaded =
+            serde_json::from_slice(&answer).map_err(|e| unreadable(e.to_string()))?;
         let name = loaded.names.first().ok_or_else(|| unreadable("it holds no image".into()))?;
         let image = self.docker.inspect_image(name).await.map_err(|e| self.refused(&what(), e))?;
         let id = image.id.unwrap_or_default();
@@ -70,7 +71,8 @@ impl Podman {
         let answer = self.libpod.post_file("images/import", file).await?;
         let answer = answer.map_err(|refusal| refusal.into_error(what()))?;
         let unreadable = |message: String| EngineError::Refused { what: what(), message };
-        let imported: Imported = serde_json::from_slice(&answer).map_err(|e| unreadable(e.to_string()))?;
+        let imported: Imported =
+            serde_json::from_slice(&answer).map_err(|e| unreadable(e.to_string()))?;
         imported.id.parse().map_err(|error| unreadable(format!("{error}")))
     }
 
@@ -86,7 +88,9 @@ impl Podman {
         for name in names {
             let options = RemoveImageOptions { force: false, ..Default::default() };
             match self.docker.remove_image(&name, Some(options), None).await {
-                Err(bollard::errors::Error::DockerResponseServerError { status_code: 404, .. }) => {}
+                Err(bollard::errors::Error::DockerResponseServerError {
+                    status_code: 404, ..
+                }) => {}
                 Err(error) => return Err(self.refused(&format!("removing image {name}"), error)),
                 Ok(_) => {}
             }

@@ -53,7 +53,8 @@ impl Leftovers {
         let command = fs::read(proc.join("cmdline")).unwrap_or_default();
         let Some(monitored) = Monitored::in_command(&command) else { return false };
         let container = self.hierarchy.group(&layout::container_cgroup(&monitored.podman_id));
-        let is_staging = monitored.name.strip_prefix("godwit-").is_some_and(|id| self.gates.join(id).exists());
+        let is_staging =
+            monitored.name.strip_prefix("godwit-").is_some_and(|id| self.gates.join(id).exists());
         !is_staging && container.is_populated().unwrap_or(true)
     }
 }
@@ -87,7 +88,7 @@ mod tests {
 
     #[test]
     fn conmon_names_its_container() {
-        let command = b"/usr/bin/conmon\0--api-version\01\0-c\0abc\0-u\0abc\0-n\0godwit-x\0-s\0";
+        let command = b"/usr/bin/conmon\0-c\0abc\0-u\0abc\0-n\0godwit-x\0-s\0";
         let monitored = Monitored { podman_id: "abc".into(), name: "godwit-x".into() };
         assert_eq!(Monitored::in_command(command), Some(monitored));
         assert_eq!(Monitored::in_command(b"/usr/bin/runc\0-c\0abc\0"), None);

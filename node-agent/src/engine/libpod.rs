@@ -58,7 +58,11 @@ impl Libpod {
     }
 
     /// Sends a request without a body and returns the whole answer.
-    pub(crate) async fn call(&self, method: Method, path: &str) -> Result<Result<Bytes, Refusal>, EngineError> {
+    pub(crate) async fn call(
+        &self,
+        method: Method,
+        path: &str,
+    ) -> Result<Result<Bytes, Refusal>, EngineError> {
         self.collect(method, path, full(Bytes::new())).await
     }
 
@@ -72,7 +76,11 @@ impl Libpod {
     }
 
     /// Posts the tar at `file` and returns the whole answer.
-    pub(crate) async fn post_file(&self, path: &str, file: &Path) -> Result<Result<Bytes, Refusal>, EngineError> {
+    pub(crate) async fn post_file(
+        &self,
+        path: &str,
+        file: &Path,
+    ) -> Result<Result<Bytes, Refusal>, EngineError> {
         let opened = tokio::fs::File::open(file).await.map_err(|source| EngineError::Io {
             what: format!("reading {}", file.display()),
             source,
@@ -82,13 +90,14 @@ impl Libpod {
     }
 
     /// Sends an empty request and streams the answer's body into `file`, synced to disk.
-    pub(crate) async fn into_file(
+    pub(crate) async fn fetch(
         &self,
         method: Method,
         path: &str,
         file: &Path,
     ) -> Result<Result<(), Refusal>, EngineError> {
-        let writing = |source| EngineError::Io { what: format!("writing {}", file.display()), source };
+        let writing =
+            |source| EngineError::Io { what: format!("writing {}", file.display()), source };
         let mut body = match self.send(method, path, full(Bytes::new())).await? {
             Ok(response) => response.into_body(),
             Err(refusal) => return Ok(Err(refusal)),
@@ -104,7 +113,12 @@ impl Libpod {
         Ok(Ok(()))
     }
 
-    async fn collect(&self, method: Method, path: &str, body: Body) -> Result<Result<Bytes, Refusal>, EngineError> {
+    async fn collect(
+        &self,
+        method: Method,
+        path: &str,
+        body: Body,
+    ) -> Result<Result<Bytes, Refusal>, EngineError> {
         match self.send(method, path, body).await? {
             Err(refusal) => Ok(Err(refusal)),
             Ok(response) => {
@@ -123,7 +137,8 @@ impl Libpod {
     ) -> Result<Result<Response<Incoming>, Refusal>, EngineError> {
         let other = |error: hyper::Error| self.unreachable(io::Error::other(error));
         let io = TokioIo::new(self.connect().await?);
-        let (mut sender, connection) = hyper::client::conn::http1::handshake(io).await.map_err(other)?;
+        let (mut sender, connection) =
+            hyper::client::conn::http1::handshake(io).await.map_err(other)?;
         // Ends with its request: the sender is dropped, or the service closes.
         tokio::spawn(connection);
         let request = Request::builder()
@@ -152,7 +167,9 @@ impl Libpod {
         loop {
             match tokio::net::UnixStream::connect(&self.socket).await {
                 Ok(stream) => return Ok(stream),
-                Err(source) if tokio::time::Instant::now() > end => return Err(self.unreachable(source)),
+                Err(source) if tokio::time::Instant::now() > end => {
+                    return Err(self.unreachable(source));
+                }
                 Err(_) => tokio::time::sleep(AGAIN).await,
             }
         }

@@ -15,10 +15,10 @@ use godwit_proto::container::{ContainerSpec, Execution, Mode};
 use godwit_proto::id::{ContainerId, ImageId};
 use hyper::Method;
 use serde::Deserialize;
-use serde_json::json;
 
 use super::cgroup::{Cgroup, Hierarchy};
 use super::containers::{self, Stored};
+use super::creation::SPEC_LABEL;
 use super::layout::{self, EngineConfig};
 use super::libpod::Libpod;
 use super::service::Service;
@@ -32,10 +32,6 @@ const ANSWER_SECONDS: u64 = 120;
 const ASIDE: Duration = Duration::from_secs(2);
 /// What an earlier life held at its gate dies within this.
 const EMPTY: Duration = Duration::from_secs(10);
-
-/// The label in which podman keeps a container's specification: what is left of it when
-/// the agent's ledger is lost.
-const SPEC_LABEL: &str = "godwit.spec";
 
 /// podman with runc and CRIU, its service owned by this value.
 pub struct Podman {
@@ -77,8 +73,10 @@ impl Podman {
         gate.set_graphroot(graphroot.clone());
         let socket = config.socket().display().to_string();
         let version = bollard::API_DEFAULT_VERSION;
-        let docker = Docker::connect_with_unix(&socket, ANSWER_SECONDS, version)
-            .map_err(|error| EngineError::Unreachable { socket, source: io::Error::other(error) })?;
+        let docker =
+            Docker::connect_with_unix(&socket, ANSWER_SECONDS, version).map_err(|error| {
+                EngineError::Unreachable { socket, source: io::Error::other(error) }
+            })?;
         let podman = Self {
             config,
             hierarchy,
@@ -107,7 +105,8 @@ impl Podman {
     /// whatever is still unwinding it.
     async fn kill_gated_before(&self) -> Result<(), EngineError> {
         let dir = self.config.gates();
-        let failed = |source| EngineError::Io { what: format!("reading {}", dir.display()), source };
+        let failed =
+            |source| EngineError::Io { what: format!("reading {}", dir.display()), source };
         fs::create_dir_all(&dir).map_err(failed)?;
         for stored in self.stored()? {
             if self.is_marked(stored.id) {
@@ -131,7 +130,11 @@ impl Podman {
     }
 
     /// The container in podman's storage; `Refused` when it is not there.
-    pub(super) fn must_find(&self, spec: &ContainerSpec, step: &str) -> Result<Stored, EngineError> {
+    pub(super) fn must_find(
+        &self,
+        spec: &ContainerSpec,
+        step: &str,
+    ) -> Result<Stored, EngineError> {
         self.find(spec.id)?.ok_or_else(|| EngineError::Refused {
             what: format!("{step} container {}", spec.name),
             message: "podman does not hold it".into(),
@@ -153,8 +156,10 @@ impl Podman {
     /// Marks the container as one that must not run: it is being staged.
     pub(super) fn mark(&self, id: ContainerId) -> Result<(), EngineError> {
         let file = self.config.gates().join(id.to_string());
-        fs::write(&file, "")
-            .map_err(|source| EngineError::Io { what: format!("writing {}", file.display()), source })
+        fs::write(&file, "").map_err(|source| EngineError::Io {
+            what: format!("writing {}", file.display()),
+            source,
+        })
     }
 
     /// Takes the mark off; none is success.
@@ -175,7 +180,10 @@ impl Podman {
     /// What the kernel shows of the container.
     pub(super) fn execution(&self, stored: &Stored) -> Result<Execution, EngineError> {
         let cgroup = self.cgroup(stored);
-        let io = |source| EngineError::Io { what: format!("reading {}", cgroup.path().display()), source };
+        let io = |source| EngineError::Io {
+            what: format!("reading {}", cgroup.path().display()),
+            source,
+        };
         Ok(if !cgroup.is_populated().map_err(io)? {
             Execution::Absent
         } else if self.is_marked(stored.id) {
@@ -204,7 +212,8 @@ impl Podman {
 /// Where podman keeps its storage, once it answers.
 async fn storage(libpod: &Libpod) -> Result<PathBuf, EngineError> {
     let refused = |message: String| EngineError::Refused { what: "podman info".into(), message };
-    let answer = libpod.call(Method::GET, "info").await?.map_err(|r| r.into_error("podman info"))?;
+    let answer =
+        libpod.call(Method::GET, "info").await?.map_err(|r| r.into_error("podman info"))?;
     let info: Info = serde_json::from_slice(&answer).map_err(|error| refused(error.to_string()))?;
     if info.store.graph_driver_name != "overlay" {
         let driver = info.store.graph_driver_name;
@@ -213,46 +222,6 @@ async fn storage(libpod: &Libpod) -> Result<PathBuf, EngineError> {
         )));
     }
     Ok(info.store.graph_root)
-}
-
-/// What podman is told to make.
-fn creation(spec: &ContainerSpec, netns: &Path) -> serde_json::Value {
-    let mut labels = spec.labels.clone();
-    labels.extend([
-        ("godwit.id".to_owned(), spec.id.to_string()),
-        ("godwit.tenant".to_owned(), spec.tenant.to_string()),
-        (SPEC_LABEL.to_owned(), serde_json::to_string(spec).unwrap_or_default()),
-        ("godwit.name".to_owned(), spec.name.to_string()),
-    ]);
-    let mut document = json!({
-        "name": spec.engine_name(),
-        "hostname": spec.name.as_str(),
-        "image": spec.image.as_str(),
-        "env": spec.env,
-        "labels": labels,
-        "netns": { "nsmode": "path", "value": netns },
-        "restart_policy": "no",
-        "image_volume_mode": "ignore",
-    });
-    if !spec.args.is_empty() {
-        document["command"] = json!(spec.args);
-    }
-    if let Some(bytes) = spec.limits.memory_bytes {
-        document["resource_limits"]["memory"] = json!({ "limit": bytes });
-    }
-    if let Some(nano_cpus) = spec.limits.nano_cpus {
-        // 100 ms: the kernel's and everybody's default period.
-        document["resource_limits"]["cpu"] =
-            json!({ "period": 100_000, "quota": nano_cpus.div_ceil(10_000) });
-    }
-    document
-}
-
-/// podman's answer to a creation.
-#[derive(Deserialize)]
-struct Created {
-    #[serde(rename = "Warnings", default)]
-    warnings: Option<Vec<String>>,
 }
 
 impl Engine for Podman {
@@ -270,34 +239,14 @@ impl Engine for Podman {
     }
 
     async fn create(&self, spec: &ContainerSpec, netns: &Path) -> Result<(), EngineError> {
-        let what = || format!("creating container {}", spec.name);
-        let exists = format!("containers/{}/exists", spec.engine_name());
-        if self.libpod.call(Method::GET, &exists).await?.is_ok() {
-            return Ok(());
-        }
-        if self.find(spec.id)?.is_some() {
-            // Storage without a container: podman died in the middle.
-            self.remove(spec).await?;
-        }
-        let answer = self.libpod.post_json("containers/create", &creation(spec, netns)).await?;
-        let answer = answer.map_err(|refusal| refusal.into_error(what()))?;
-        let created: Created = serde_json::from_slice(&answer)
-            .map_err(|error| EngineError::Refused { what: what(), message: error.to_string() })?;
-        let warnings = created.warnings.unwrap_or_default().join("; ");
-        let limited = spec.limits.memory_bytes.is_some() || spec.limits.nano_cpus.is_some();
-        // podman drops a limit that it cannot keep, and says so only here.
-        if limited && !warnings.is_empty() {
-            self.remove(spec).await?;
-            let message = format!("this node cannot keep its limits: {warnings}");
-            return Err(EngineError::Refused { what: what(), message });
-        }
-        Ok(())
+        self.make(spec, netns).await
     }
-
     async fn start(&self, spec: &ContainerSpec) -> Result<(), EngineError> {
         let path = format!("containers/{}/start", spec.engine_name());
         let answer = self.libpod.call(Method::POST, &path).await?;
-        answer.map(drop).map_err(|refusal| refusal.into_error(format!("starting container {}", spec.name)))
+        answer
+            .map(drop)
+            .map_err(|refusal| refusal.into_error(format!("starting container {}", spec.name)))
     }
 
     async fn stop(&self, spec: &ContainerSpec, grace_seconds: u32) -> Result<(), EngineError> {
@@ -322,10 +271,20 @@ impl Engine for Podman {
         self.thaw_source(spec, mode).await
     }
 
-    async fn prepare(&self, spec: &ContainerSpec, mode: Mode, netns: &Path) -> Result<(), EngineError> {
+    async fn prepare(
+        &self,
+        spec: &ContainerSpec,
+        mode: Mode,
+        netns: &Path,
+    ) -> Result<(), EngineError> {
         self.prepare_target(spec, mode, netns).await
     }
-    async fn stage(&self, spec: &ContainerSpec, mode: Mode, file: &Path) -> Result<(), EngineError> {
+    async fn stage(
+        &self,
+        spec: &ContainerSpec,
+        mode: Mode,
+        file: &Path,
+    ) -> Result<(), EngineError> {
         self.stage_target(spec, mode, file).await
     }
     async fn open(&self, spec: &ContainerSpec, mode: Mode) -> Result<(), EngineError> {
@@ -340,7 +299,10 @@ impl Engine for Podman {
         let Some(stored) = containers::find(&self.graphroot, id)? else { return Ok(None) };
         let found = self
             .docker
-            .inspect_container(&stored.podman_id, None::<bollard::query_parameters::InspectContainerOptions>)
+            .inspect_container(
+                &stored.podman_id,
+                None::<bollard::query_parameters::InspectContainerOptions>,
+            )
             .await
             .map_err(|error| EngineError::Refused {
                 what: format!("inspecting container {id}"),
@@ -359,30 +321,5 @@ impl Engine for Podman {
             all.push(Observed { id: stored.id, execution, exit_code });
         }
         Ok(all)
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn limits_and_names_are_passed_on() {
-        let mut spec = crate::engine::testing::spec();
-        spec.limits.memory_bytes = Some(64 << 20);
-        spec.limits.nano_cpus = Some(1_500_000_000);
-        let document = creation(&spec, Path::new("/run/netns/x"));
-        assert_eq!(document["resource_limits"]["memory"]["limit"], 64 << 20);
-        assert_eq!(document["resource_limits"]["cpu"]["quota"], 150_000);
-        assert_eq!(document["name"], spec.engine_name());
-        assert_eq!(document["labels"]["godwit.id"], spec.id.to_string());
-        assert_eq!(document["netns"], json!({ "nsmode": "path", "value": "/run/netns/x" }));
-    }
-
-    #[test]
-    fn without_limits_podman_is_told_of_none() {
-        let document = creation(&crate::engine::testing::spec(), Path::new("/run/netns/x"));
-        assert_eq!(document.get("resource_limits"), None);
-        assert_eq!(document.get("command"), None, "the image's own command stays");
     }
 }

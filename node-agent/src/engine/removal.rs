@@ -39,7 +39,9 @@ impl Podman {
         let what = || format!("removing container {}", spec.name);
         let path = format!("containers/{}?force=true&v=true&timeout=0", stored.podman_id);
         match tokio::time::timeout(REMOVE, self.libpod.call(Method::DELETE, &path)).await {
-            Err(_) => return Err(EngineError::Deadline { what: what(), seconds: REMOVE.as_secs() }),
+            Err(_) => {
+                return Err(EngineError::Deadline { what: what(), seconds: REMOVE.as_secs() });
+            }
             Ok(answer) => match answer? {
                 Err(refusal) if refusal.status != StatusCode::NOT_FOUND => {
                     return Err(refusal.into_error(what()));

@@ -81,8 +81,10 @@ impl Service {
         hierarchy: &Hierarchy,
         gate: Arc<Gate>,
     ) -> Result<Self, EngineError> {
-        write_containers_conf(&config, hierarchy)
-            .map_err(|source| EngineError::Io { what: format!("writing {}", config.rundir.display()), source })?;
+        write_containers_conf(&config, hierarchy).map_err(|source| EngineError::Io {
+            what: format!("writing {}", config.rundir.display()),
+            source,
+        })?;
         let (up, receiver) = watch::channel(false);
         let stop = Arc::new(Stop::default());
         let socket = config.socket();
@@ -101,7 +103,10 @@ impl Service {
         let keeper = thread::Builder::new()
             .name("podman-service".into())
             .spawn(move || keeper.run())
-            .map_err(|source| EngineError::Io { what: "starting the service's thread".into(), source })?;
+            .map_err(|source| EngineError::Io {
+                what: "starting the service's thread".into(),
+                source,
+            })?;
         let service = Self { up: receiver, socket, stop, keeper: Some(keeper) };
         service.ready().await?;
         Ok(service)
@@ -210,7 +215,7 @@ impl Keeper {
             Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
             _ => {}
         }
-        let dir = all.join(uuid::Uuid::new_v4().simple().to_string()[..8].to_owned());
+        let dir = all.join(&uuid::Uuid::new_v4().simple().to_string()[..8]);
         fs::create_dir_all(dir.join("real"))?;
         std::os::unix::fs::symlink(&self.config.shim, dir.join("criu"))?;
         std::os::unix::fs::symlink(&self.config.criu, dir.join("real/criu"))?;
@@ -224,8 +229,10 @@ impl Keeper {
             _ => {}
         }
         let log = fs::File::create(self.config.rundir.join("podman.log"))?;
-        let group: OwnedFd =
-            fs::OpenOptions::new().write(true).open(self.leftovers.group.path().join("cgroup.procs"))?.into();
+        let group: OwnedFd = fs::OpenOptions::new()
+            .write(true)
+            .open(self.leftovers.group.path().join("cgroup.procs"))?
+            .into();
         let agent = std::process::id().cast_signed();
         let mut command = Command::new(&self.config.podman);
         command

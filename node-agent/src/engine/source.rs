@@ -25,13 +25,19 @@ const GRACE_SECONDS: u32 = 10;
 const KILL_SECONDS: u64 = 30;
 
 impl Podman {
-    pub(super) async fn freeze_source(&self, spec: &ContainerSpec, mode: Mode) -> Result<(), EngineError> {
+    pub(super) async fn freeze_source(
+        &self,
+        spec: &ContainerSpec,
+        mode: Mode,
+    ) -> Result<(), EngineError> {
         if mode == Mode::Cold {
             return self.halt(spec, GRACE_SECONDS).await;
         }
         let stored = self.must_find(spec, "freezing")?;
         match self.execution(&stored)? {
-            Execution::Running | Execution::Frozen => self.cgroup(&stored).settle(true, SETTLE).await,
+            Execution::Running | Execution::Frozen => {
+                self.cgroup(&stored).settle(true, SETTLE).await
+            }
             Execution::Absent => Err(wrong(spec, "freezing", "no process of it exists")),
             Execution::Gated => Err(wrong(spec, "freezing", "it waits at the gate on this node")),
         }
@@ -56,7 +62,7 @@ impl Podman {
             "containers/{}/checkpoint?export=true&leaveRunning=true&tcpEstablished=true&fileLocks=true",
             spec.engine_name()
         );
-        let answer = self.libpod.into_file(hyper::Method::POST, &path, file).await?;
+        let answer = self.libpod.fetch(hyper::Method::POST, &path, file).await?;
         let log = self.userdata(&stored).join("dump.log");
         answer.map_err(|refusal| EngineError::Refused {
             what: what(),
@@ -64,12 +70,20 @@ impl Podman {
         })?;
         // Freezing it again now would hide that the image is older than the container.
         if self.execution(&stored)? != Execution::Frozen {
-            return Err(wrong(spec, "checkpointing", "it did not stay frozen, the checkpoint is stale"));
+            return Err(wrong(
+                spec,
+                "checkpointing",
+                "it did not stay frozen, the checkpoint is stale",
+            ));
         }
         self.clear_dump(&stored)
     }
 
-    pub(super) async fn thaw_source(&self, spec: &ContainerSpec, mode: Mode) -> Result<(), EngineError> {
+    pub(super) async fn thaw_source(
+        &self,
+        spec: &ContainerSpec,
+        mode: Mode,
+    ) -> Result<(), EngineError> {
         if mode == Mode::Cold {
             return super::Engine::start(self, spec).await;
         }
@@ -89,10 +103,14 @@ impl Podman {
         let userdata = self.userdata(stored);
         for name in ["checkpoint", "dump.log", "stats-dump"] {
             let path = userdata.join(name);
-            let removed = if path.is_dir() { fs::remove_dir_all(&path) } else { fs::remove_file(&path) };
+            let removed =
+                if path.is_dir() { fs::remove_dir_all(&path) } else { fs::remove_file(&path) };
             match removed {
                 Err(source) if source.kind() != io::ErrorKind::NotFound => {
-                    return Err(EngineError::Io { what: format!("removing {}", path.display()), source });
+                    return Err(EngineError::Io {
+                        what: format!("removing {}", path.display()),
+                        source,
+                    });
                 }
                 _ => {}
             }
@@ -101,16 +119,23 @@ impl Podman {
     }
 
     /// Stops the container, by force after the grace; stopped already is success.
-    pub(super) async fn halt(&self, spec: &ContainerSpec, grace_seconds: u32) -> Result<(), EngineError> {
+    pub(super) async fn halt(
+        &self,
+        spec: &ContainerSpec,
+        grace_seconds: u32,
+    ) -> Result<(), EngineError> {
         let Some(stored) = self.find(spec.id)? else { return Ok(()) };
         match self.execution(&stored)? {
             Execution::Absent => return Ok(()),
-            Execution::Frozen => return Err(wrong(spec, "stopping", "it is frozen for a migration")),
+            Execution::Frozen => {
+                return Err(wrong(spec, "stopping", "it is frozen for a migration"));
+            }
             Execution::Gated => return Err(wrong(spec, "stopping", "it waits at the gate")),
             Execution::Running => {}
         }
         let seconds = u64::from(grace_seconds) + KILL_SECONDS;
-        let options = StopContainerOptions { t: i32::try_from(grace_seconds).ok(), ..Default::default() };
+        let options =
+            StopContainerOptions { t: i32::try_from(grace_seconds).ok(), ..Default::default() };
         let name = spec.engine_name();
         let stop = self.docker.stop_container(&name, Some(options));
         let what = format!("stopping container {}", spec.name);
@@ -121,7 +146,11 @@ impl Podman {
         }
     }
 
-    pub(super) async fn read_logs(&self, spec: &ContainerSpec, tail: Option<u32>) -> Result<Vec<u8>, EngineError> {
+    pub(super) async fn read_logs(
+        &self,
+        spec: &ContainerSpec,
+        tail: Option<u32>,
+    ) -> Result<Vec<u8>, EngineError> {
         let options = LogsOptions {
             stdout: true,
             stderr: true,
@@ -133,8 +162,9 @@ impl Podman {
             all.extend(line.into_bytes());
             Ok(all)
         });
-        let mut all =
-            lines.await.map_err(|error| self.refused(&format!("reading the log of {}", spec.name), error))?;
+        let mut all = lines
+            .await
+            .map_err(|error| self.refused(&format!("reading the log of {}", spec.name), error))?;
         if all.last().is_some_and(|last| *last != b'\n') {
             all.push(b'\n');
         }
@@ -144,12 +174,16 @@ impl Podman {
 
 /// The container is not in the state that the step needs.
 pub(super) fn wrong(spec: &ContainerSpec, step: &str, state: &str) -> EngineError {
-    EngineError::Refused { what: format!("{step} container {}", spec.name), message: state.to_owned() }
+    EngineError::Refused {
+        what: format!("{step} container {}", spec.name),
+        message: state.to_owned(),
+    }
 }
 
 /// podman's words with the errors from CRIU's own log, where the cause stands.
 pub(super) fn with_cause(message: String, log: &Path) -> String {
-    let text = fs::read(log).map(|bytes| String::from_utf8_lossy(&bytes).into_owned()).unwrap_or_default();
+    let text =
+        fs::read(log).map(|bytes| String::from_utf8_lossy(&bytes).into_owned()).unwrap_or_default();
     let errors: Vec<&str> =
         text.lines().filter(|line| line.contains("Error (")).rev().take(4).map(str::trim).collect();
     if errors.is_empty() {

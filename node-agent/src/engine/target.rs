@@ -71,7 +71,11 @@ impl Podman {
                 Execution::Gated if self.staged().contains_key(&spec.id) => return Ok(()),
                 Execution::Absent | Execution::Gated => self.remove(spec).await?,
                 Execution::Running | Execution::Frozen => {
-                    return Err(wrong(spec, "staging", "a copy of it runs or is frozen on this node"));
+                    return Err(wrong(
+                        spec,
+                        "staging",
+                        "a copy of it runs or is frozen on this node",
+                    ));
                 }
             }
         }
@@ -99,7 +103,11 @@ impl Podman {
         }
     }
 
-    pub(super) async fn open_target(&self, spec: &ContainerSpec, mode: Mode) -> Result<(), EngineError> {
+    pub(super) async fn open_target(
+        &self,
+        spec: &ContainerSpec,
+        mode: Mode,
+    ) -> Result<(), EngineError> {
         if mode == Mode::Cold {
             return super::Engine::start(self, spec).await;
         }
@@ -153,14 +161,23 @@ impl Podman {
     }
 
     /// The error behind an answer that is not success.
-    fn why(&self, spec: &ContainerSpec, step: &str, answer: Result<Answer, tokio::task::JoinError>) -> EngineError {
+    fn why(
+        &self,
+        spec: &ContainerSpec,
+        step: &str,
+        answer: Result<Answer, tokio::task::JoinError>,
+    ) -> EngineError {
         let message = match answer {
             Ok(Ok(Err(refusal))) => refusal.message,
             Ok(Err(error)) => return error,
             Ok(Ok(Ok(_))) => "podman restored it without asking at the gate".to_owned(),
             Err(error) => error.to_string(),
         };
-        let log = self.find(spec.id).ok().flatten().map(|stored| self.userdata(&stored).join("restore.log"));
+        let log = self
+            .find(spec.id)
+            .ok()
+            .flatten()
+            .map(|stored| self.userdata(&stored).join("restore.log"));
         let message = match log {
             Some(log) => with_cause(message, &log),
             None => message,

@@ -23,7 +23,8 @@ pub(super) struct Links {
 impl Links {
     /// Of the namespace that the agent is in. Must be called inside a runtime.
     pub(super) fn here() -> Result<Self, NetworkError> {
-        open().map_err(|source| NetworkError::Io { what: "opening a netlink socket".into(), source })
+        open()
+            .map_err(|source| NetworkError::Io { what: "opening a netlink socket".into(), source })
     }
 
     /// Of the namespace at `path`.
@@ -50,8 +51,7 @@ impl Links {
 
     /// True while the link is under a bridge; a link that is not there is not.
     pub(super) async fn has_master(&self, name: &str) -> Result<bool, NetworkError> {
-        let is_master =
-            |attribute: &LinkAttribute| matches!(attribute, LinkAttribute::Controller(index) if *index != 0);
+        let is_master = |attribute: &LinkAttribute| matches!(attribute, LinkAttribute::Controller(index) if *index != 0);
         Ok(self.get(name).await?.is_some_and(|link| link.attributes.iter().any(is_master)))
     }
 
@@ -125,7 +125,11 @@ impl Links {
     }
 
     /// Brings up `lo` and the link with its address and default route; what is there stays.
-    pub(super) async fn configure(&self, name: &str, address: &Address) -> Result<(), NetworkError> {
+    pub(super) async fn configure(
+        &self,
+        name: &str,
+        address: &Address,
+    ) -> Result<(), NetworkError> {
         self.bring_up("lo").await?;
         let has_mac = |link: &LinkMessage| {
             let wanted = LinkAttribute::Address(address.mac.to_vec());

@@ -43,7 +43,10 @@ pub(super) async fn ensure(path: &Path) -> Result<(), NetworkError> {
         Ok(())
     })
     .await
-    .map_err(|source| NetworkError::Io { what: format!("making namespace {}", path.display()), source })
+    .map_err(|source| NetworkError::Io {
+        what: format!("making namespace {}", path.display()),
+        source,
+    })
 }
 
 /// Removes the namespace's name; absent is success.

@@ -76,7 +76,8 @@ impl Host {
     pub(crate) async fn become_target(&mut self) {
         self.engine.destroy(&self.spec).await.expect("destroy");
         self.network.remove(self.spec.id).await.expect("remove namespace");
-        self.netns = self.network.ensure(self.spec.id, &self.spec.address).await.expect("namespace");
+        self.netns =
+            self.network.ensure(self.spec.id, &self.spec.address).await.expect("namespace");
         self.engine.prepare(&self.spec, Mode::Live, &self.netns).await.expect("prepare");
     }
 
@@ -108,9 +109,7 @@ impl Host {
         let Some(id) = self.podman_id() else { return Vec::new() };
         let log = format!("/var/lib/containers/storage/overlay-containers/{id}/userdata/ctr.log");
         let text = std::fs::read_to_string(log).unwrap_or_default();
-        text.lines()
-            .filter_map(|line| line.rsplit_once("tick ")?.1.parse().ok())
-            .collect()
+        text.lines().filter_map(|line| line.rsplit_once("tick ")?.1.parse().ok()).collect()
     }
 
     /// Returns once `more` ticks have been logged.
@@ -124,7 +123,12 @@ impl Host {
         let ticks = self.ticks();
         let expected: Vec<u64> = (1..=ticks.len() as u64).collect();
         let broken = ticks.iter().zip(&expected).position(|(a, b)| a != b);
-        assert_eq!(broken, None, "ticks {:?}", broken.map(|at| &ticks[at.saturating_sub(3)..at + 3]));
+        assert_eq!(
+            broken,
+            None,
+            "ticks {:?}",
+            broken.map(|at| &ticks[at.saturating_sub(3)..at + 3])
+        );
     }
 }
 
@@ -208,7 +212,9 @@ fn import() -> ImageId {
     let tar = dir.path().join("image.tar");
     let tar = tar.to_str().expect("utf-8");
     let root = dir.path().to_str().expect("utf-8");
-    assert!(Command::new("tar").args(["-cf", tar, "-C", root, "bin"]).status().expect("tar").success());
+    assert!(
+        Command::new("tar").args(["-cf", tar, "-C", root, "bin"]).status().expect("tar").success()
+    );
     podman(&["import", "-q", tar, IMAGE]).parse().expect("image id")
 }
 

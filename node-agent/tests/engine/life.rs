@@ -50,7 +50,8 @@ async fn containers_outlive_the_agent_and_its_service() {
     let mut host = Host::running().await;
     let first = host.engine.service_pid().expect("pid");
     drop(host.engine);
-    until("end of the service", || processes().iter().all(|p| p.pid.cast_unsigned() != first)).await;
+    until("end of the service", || processes().iter().all(|p| p.pid.cast_unsigned() != first))
+        .await;
     host.engine = Podman::start(config()).await.expect("start again");
     assert_eq!(host.execution().await, Some(Execution::Running));
     host.until_ticks_pass(5).await;
