@@ -64,9 +64,16 @@ impl Links {
         self.handle.link().add(link).execute().await.map_err(failed(format!("making link {name}")))
     }
 
-    /// Makes a veth pair, both ends here.
-    pub(super) async fn add_veth(&self, name: &str, peer: &str) -> Result<(), NetworkError> {
-        self.add(LinkVeth::new(name, peer).build(), name).await
+    /// Makes a veth pair, both ends here, the first with that index.
+    pub(super) async fn add_veth(
+        &self,
+        name: &str,
+        index: u32,
+        peer: &str,
+    ) -> Result<(), NetworkError> {
+        let mut pair = LinkVeth::new(name, peer).build();
+        pair.header.index = index;
+        self.add(pair, name).await
     }
 
     /// Removes the link, and a veth's other end with it; absent is success.

@@ -1,0 +1,9 @@
+//! Real podman, runc, CRIU and MQTT in the lab: the main job, and everything that may go
+//! wrong with it. Each test has a lab of its own and ends with the container running
+//! exactly once.
+
+mod commands;
+mod deaths;
+mod failures;
+mod moves;
+mod scene;

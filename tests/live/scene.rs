@@ -1,0 +1,110 @@
+//! A counter that ticks on edge-a, and what every test asks of it in the end.
+
+use std::cell::Cell;
+
+use godwit_tests::{Fabric, Observer, Ticks, eventually};
+use serde_json::Value;
+
+/// How slow a transfer is made that a test wants to interfere with: 64 MB take four seconds.
+pub(crate) const SLOW: &str = "16MB";
+
+/// The hosts of every scene: edge-a and edge-b.
+pub(crate) const EDGES: u8 = 2;
+
+/// A counter in a fabric, watched from outside.
+pub(crate) struct Scene<'a> {
+    pub(crate) fabric: &'a Fabric,
+    observer: Observer<'a>,
+    gaps: Cell<u64>,
+}
+
+impl<'a> Scene<'a> {
+    /// Starts the counter on edge-a.
+    pub(crate) fn open(fabric: &'a Fabric) -> Self {
+        let observer = fabric.start_counter("edge-a");
+        Self { fabric, observer, gaps: Cell::new(0) }
+    }
+
+    pub(crate) fn ticks(&self) -> Ticks {
+        self.observer.ticks().expect("the counter has ticked")
+    }
+
+    /// Waits until it has ticked on from here, and answers what was seen by then.
+    pub(crate) fn ticks_on(&self) -> Ticks {
+        let before = self.ticks().count;
+        eventually("the counter ticks on", || {
+            let now = self.ticks();
+            if now.count > before + 50 { Ok(now) } else { Err(now) }
+        })
+    }
+
+    /// The one assertion that every test ends with: it runs on `node` and nowhere else, and
+    /// no tick was ever lost or doubled.
+    #[track_caller]
+    pub(crate) fn runs_once_on(&self, node: &str) -> Ticks {
+        eventually("the controller has the container running there, at rest", || {
+            let container = self.fabric.container("counter");
+            let is_there = container["node"] == node
+                && container["state"] == "running"
+                && container["migration"].is_null();
+            if is_there { Ok(()) } else { Err(container) }
+        });
+        let ticks = self.ticks_on();
+        assert_eq!(self.fabric.runs_on(EDGES), [node], "by the kernel's word");
+        assert_eq!((ticks.missing, ticks.doubled), (0, 0), "{ticks:?}");
+        assert_eq!((ticks.corrupt_pages, ticks.monotonic_jumps_back), (0, 0), "{ticks:?}");
+        ticks
+    }
+
+    /// Remembers how many gaps there were, for [`Self::was_not_frozen`].
+    pub(crate) fn mark(&self) {
+        self.gaps.set(self.ticks().gap_count);
+    }
+
+    /// Nothing since the mark was as long as a checkpoint takes.
+    #[track_caller]
+    pub(crate) fn was_not_frozen(&self) {
+        let container = self.fabric.container("counter");
+        assert_eq!(container["state"], "running");
+        let epoch = container["epoch"].as_str().expect("an epoch").to_owned();
+        let frozen = std::fs::read_to_string(self.fabric.log("edge-a")).expect("the agent's log");
+        let frozen = frozen.lines().filter(|line| line.contains("phase=Arming")).count();
+        assert_eq!(frozen, 0, "it was frozen although it was refused; epoch {epoch}");
+    }
+
+    /// Starts a slow move to edge-b in the background and answers its id.
+    pub(crate) fn begin_slow_move(&self) -> String {
+        let migrate = ["migrate", "counter", "--to", "edge-b", "--bwlimit", SLOW, "--detach"];
+        self.fabric.godwit(&migrate).ok();
+        let all = self.fabric.json(&["migration", "ls"]);
+        all[0]["id"].as_str().expect("a migration's id").to_owned()
+    }
+
+    pub(crate) fn migration(&self, id: &str) -> Value {
+        match self.fabric.json(&["migration", "inspect", id]) {
+            Value::Array(mut all) => all.remove(0),
+            one => one,
+        }
+    }
+
+    /// Waits until the move is in that phase. A move that is past it fails the test.
+    #[track_caller]
+    pub(crate) fn await_phase(&self, id: &str, phase: &str) {
+        eventually(&format!("the move is {phase}"), || {
+            let migration = self.migration(id);
+            assert_eq!(migration["settled"], false, "over before it was {phase}: {migration}");
+            if migration["phase"] == phase { Ok(()) } else { Err(migration) }
+        });
+    }
+
+    /// Waits until the move is over and answers it.
+    #[track_caller]
+    pub(crate) fn await_end(&self, id: &str) -> Value {
+        eventually("the move is over", || {
+            let said = self.fabric.godwit(&["migration", "inspect", id, "--format", "json"]);
+            let migration: Value = serde_json::from_str(&said.out).unwrap_or_default();
+            let migration = if migration.is_array() { migration[0].clone() } else { migration };
+            if migration["settled"] == true { Ok(migration) } else { Err(said) }
+        })
+    }
+}

@@ -1,0 +1,271 @@
+//! A whole fabric in a lab: the controller on `hub`, an agent on each edge host.
+
+use std::cell::RefCell;
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+use std::process::Child;
+
+use serde_json::Value;
+
+use crate::wait::eventually;
+use crate::{Lab, Observer, Said};
+
+/// The controller, agents and the command line, as a user has them.
+#[derive(Debug)]
+pub struct Fabric {
+    programs: RefCell<BTreeMap<String, Program>>,
+    has_broker_apart: bool,
+    bin: PathBuf,
+    logs: tempfile::TempDir,
+    // Last: the programs end before their hosts.
+    lab: Lab,
+}
+
+/// A running program of the fabric.
+#[derive(Debug)]
+pub struct Program {
+    host: String,
+    pattern: &'static str,
+    child: Child,
+}
+
+impl Fabric {
+    /// Brings up a lab with so many edge hosts and a fabric in it; ready when every node is
+    /// online and found fit to migrate.
+    ///
+    /// # Panics
+    /// When anything of it does not come up.
+    pub fn start(edges: u8) -> Self {
+        let fabric = Self::bare(edges);
+        fabric.start_controller();
+        for host in fabric.edges(edges) {
+            fabric.start_agent(&host);
+        }
+        for host in fabric.edges(edges) {
+            fabric.await_fit(&host);
+        }
+        fabric
+    }
+
+    /// As [`Self::start`], with the broker as a program of its own.
+    ///
+    /// # Panics
+    /// When anything of it does not come up.
+    pub fn with_broker_apart(edges: u8) -> Self {
+        let fabric = Self { has_broker_apart: true, ..Self::bare(edges) };
+        fabric.start_broker();
+        fabric.start_controller();
+        for host in fabric.edges(edges) {
+            fabric.start_agent(&host);
+        }
+        for host in fabric.edges(edges) {
+            fabric.await_fit(&host);
+        }
+        fabric
+    }
+
+    /// A lab in which nothing runs yet.
+    ///
+    /// # Panics
+    /// When the lab does not come up, or the programs are not built.
+    pub fn bare(edges: u8) -> Self {
+        let test = std::env::current_exe().expect("a test has a path");
+        let bin = test.ancestors().nth(2).expect("target/PROFILE/deps/test").to_owned();
+        for program in ["godwit", "godwit-agent", "godwit-controller"] {
+            let path = bin.join(program);
+            assert!(path.exists(), "{} is missing: run scripts/test", path.display());
+        }
+        let name = std::env::var("GODWIT_TEST_LAB").unwrap_or_else(|_| "godwit-test".into());
+        let lab = Lab::up(&name, u32::from(edges));
+        let logs = tempfile::tempdir().expect("a directory for logs");
+        Self { programs: RefCell::default(), has_broker_apart: false, bin, logs, lab }
+    }
+
+    fn edges(&self, edges: u8) -> Vec<String> {
+        (0..edges).map(|n| format!("edge-{}", char::from(b'a' + n))).collect()
+    }
+
+    /// The lab beneath.
+    pub fn lab(&self) -> &Lab {
+        &self.lab
+    }
+
+    /// Starts the controller with its embedded broker.
+    pub fn start_controller(&self) {
+        let mut command = vec!["--data-dir", "/var/lib/godwit/controller"];
+        if self.has_broker_apart {
+            command.extend(["--broker", "mqtt://127.0.0.1:1883"]);
+        }
+        self.start_program("controller", "hub", "godwit-controller", &command);
+        eventually("the controller answers", || {
+            let said = self.godwit(&["version"]);
+            if said.code == 0 { Ok(()) } else { Err(said) }
+        });
+    }
+
+    /// Starts a broker on the hub.
+    pub fn start_broker(&self) {
+        self.start_program("broker", "hub", "godwit-broker", &["--listen", "0.0.0.0:1883"]);
+    }
+
+    /// Starts the agent of an edge host: it finds the broker by mDNS alone.
+    pub fn start_agent(&self, host: &str) {
+        self.start_program(host, host, "godwit-agent", &["run", "--node", host]);
+    }
+
+    fn start_program(&self, name: &str, host: &str, program: &'static str, args: &[&str]) {
+        let path = self.bin.join(program);
+        let path = path.to_string_lossy();
+        let command = [&[&*path], args].concat();
+        let child = self.lab.spawn(host, &command, &self.log(name));
+        // The kernel knows a process by the first fifteen bytes of its name.
+        let pattern = &program[..program.len().min(15)];
+        let program = Program { host: host.into(), pattern, child };
+        self.programs.borrow_mut().insert(name.into(), program);
+    }
+
+    /// What a program has logged so far, over all its lives.
+    pub fn log(&self, name: &str) -> PathBuf {
+        self.logs.path().join(format!("{name}.log"))
+    }
+
+    /// Ends a program at once, as `kill -9` does; returns when it is gone.
+    ///
+    /// # Panics
+    /// When it does not run.
+    pub fn kill(&self, name: &str) {
+        self.signal(name, "-9");
+    }
+
+    /// Asks a program to end and waits until it has.
+    ///
+    /// # Panics
+    /// When it does not run.
+    pub fn terminate(&self, name: &str) {
+        self.signal(name, "-TERM");
+    }
+
+    fn signal(&self, name: &str, signal: &str) {
+        let program = self.programs.borrow_mut().remove(name);
+        let mut program = program.expect("the program runs");
+        // The agent's binary runs as `criu` too, with another name: -x tells them apart.
+        self.lab.run(&program.host, &["pkill", signal, "-x", "-o", program.pattern]);
+        let _ = program.child.wait();
+    }
+
+    /// True while the program has not ended.
+    pub fn is_running(&self, name: &str) -> bool {
+        let mut programs = self.programs.borrow_mut();
+        programs.get_mut(name).is_some_and(|program| matches!(program.child.try_wait(), Ok(None)))
+    }
+
+    /// The process id of a program, as its host sees it.
+    ///
+    /// # Panics
+    /// When it does not run.
+    pub fn pid(&self, name: &str) -> String {
+        let programs = self.programs.borrow();
+        let program = &programs[name];
+        let said = self.lab.run(&program.host, &["pgrep", "-x", "-o", program.pattern]);
+        said.ok().trim().to_owned()
+    }
+
+    /// Runs the command line on the hub.
+    pub fn godwit(&self, args: &[&str]) -> Said {
+        let path = self.bin.join("godwit");
+        let path = path.to_string_lossy();
+        self.lab.run("hub", &[&[&*path], args].concat())
+    }
+
+    /// The JSON that a command prints.
+    ///
+    /// # Panics
+    /// When it fails or prints something else.
+    #[track_caller]
+    pub fn json(&self, args: &[&str]) -> Value {
+        let out = self.godwit(&[args, &["--format", "json"]].concat()).ok();
+        serde_json::from_str(&out).unwrap_or_else(|error| panic!("{args:?}: {error}: {out}"))
+    }
+
+    /// A container as the controller has it.
+    ///
+    /// # Panics
+    /// When there is none of that name.
+    #[track_caller]
+    pub fn container(&self, name: &str) -> Value {
+        match self.json(&["inspect", name]) {
+            Value::Array(mut all) => all.remove(0),
+            one => one,
+        }
+    }
+
+    /// Waits until a node is online and its doctor has found it fit.
+    ///
+    /// # Panics
+    /// When it does not become so.
+    pub fn await_fit(&self, node: &str) {
+        eventually("the node is online and fit to migrate", || {
+            let nodes = self.json(&["node", "ls"]);
+            let found = nodes.as_array().and_then(|all| all.iter().find(|n| n["name"] == node));
+            let is_fit = |n: &&Value| n["state"] == "online" && n["info"]["probe"]["can_migrate"] == true;
+            found.filter(is_fit).map(drop).ok_or(nodes.clone())
+        });
+    }
+
+    /// Starts an observer and a counter that reports to it, on `node`; returns when it ticks.
+    ///
+    /// # Panics
+    /// When any of it fails.
+    pub fn start_counter(&self, node: &str) -> Observer<'_> {
+        let observer = Observer::start(&self.lab, &self.log("observe"));
+        let image = self.lab.checkout().join("target/workload/counter.tar");
+        self.godwit(&["image", "load", &image.to_string_lossy()]).ok();
+        let run = ["run", "--name", "counter", "--node", node, "counter:1", "--memory-mb", "64"];
+        self.godwit(&[&run[..], &["--report", "10.77.0.2:7007"]].concat()).ok();
+        eventually("the counter ticks", || {
+            observer.ticks().filter(|t| t.count > 20).map(drop).ok_or("no ticks")
+        });
+        observer
+    }
+
+    /// The edge hosts on which processes of a container run, by the kernel's word.
+    pub fn runs_on(&self, edges: u8) -> Vec<String> {
+        let script = "for g in /sys/fs/cgroup/libpod_parent/libpod-*/; do \
+             grep -q 'populated 1' $g/cgroup.events && grep -q 'frozen 0' $g/cgroup.events \
+             && echo $g; done; true";
+        let hosts = self.edges(edges).into_iter();
+        let runs = |host: &String| {
+            let said = self.lab.run(host, &["sh", "-c", script]);
+            said.out.lines().any(|line| !line.contains("conmon"))
+        };
+        hosts.filter(runs).collect()
+    }
+
+    /// Every program's log, for the message of a failed test.
+    pub fn all_logs(&self) -> String {
+        let mut text = String::new();
+        let Ok(logs) = std::fs::read_dir(self.logs.path()) else { return text };
+        for log in logs.flatten() {
+            let said = std::fs::read_to_string(log.path()).unwrap_or_default();
+            let from = said.len().saturating_sub(20_000);
+            let from = (from..said.len()).find(|at| said.is_char_boundary(*at)).unwrap_or(0);
+            text += &format!("\n===== {}\n{}", log.path().display(), &said[from..]);
+        }
+        text
+    }
+}
+
+impl Drop for Fabric {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            #[expect(clippy::print_stderr, reason = "a failed test shows what was going on")]
+            {
+                eprintln!("{}", self.all_logs());
+            }
+        }
+        for (_, mut program) in self.programs.take() {
+            let _ = program.child.kill();
+            let _ = program.child.wait();
+        }
+    }
+}
