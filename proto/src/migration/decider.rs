@@ -11,6 +11,8 @@
 
 mod orders;
 mod rules;
+#[cfg(test)]
+mod tests;
 mod view;
 
 use std::time::Duration;

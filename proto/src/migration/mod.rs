@@ -68,6 +68,8 @@ mod record;
 mod row;
 mod source;
 mod target;
+#[cfg(test)]
+mod tests;
 pub mod timing;
 
 pub use agent::Agent;
