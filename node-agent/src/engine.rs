@@ -95,6 +95,8 @@ pub struct Observed {
     pub id: ContainerId,
     /// What its processes do, by the kernel's word.
     pub execution: Execution,
+    /// It was staged in this boot and its gate was never told to open: no process of it ran.
+    pub never_opened: bool,
     /// The exit code, when the engine recorded that its first process ended.
     pub exit_code: Option<i64>,
 }

@@ -127,11 +127,6 @@ impl Network {
         self.links.release(&host_end(id)).await
     }
 
-    /// True while the container is on the bridge: what it sends can be seen by others.
-    pub async fn is_attached(&self, id: ContainerId) -> Result<bool, NetworkError> {
-        self.links.has_master(&host_end(id)).await
-    }
-
     /// Removes the namespace and its veth; absent is success.
     ///
     /// The container's processes must be gone: a namespace lives while one of them does.

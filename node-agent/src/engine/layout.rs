@@ -49,6 +49,11 @@ impl EngineConfig {
         self.rundir.join("gated")
     }
 
+    /// podman's temporary files: whole checkpoints, and a podman that is killed leaves them.
+    pub(crate) fn podman_tmp(&self) -> PathBuf {
+        self.workdir.join("podman")
+    }
+
     /// What the service's containers.conf adds to the host's.
     pub(crate) fn containers_conf(&self) -> PathBuf {
         self.rundir.join("containers.conf")

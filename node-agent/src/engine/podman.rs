@@ -108,13 +108,19 @@ impl Podman {
         let failed =
             |source| EngineError::Io { what: format!("reading {}", dir.display()), source };
         fs::create_dir_all(&dir).map_err(failed)?;
-        for stored in self.stored()? {
+        let stored = self.stored()?;
+        for stored in &stored {
             if self.is_marked(stored.id) {
-                self.cgroup(&stored).empty(EMPTY).await?;
+                self.cgroup(stored).empty(EMPTY).await?;
             }
         }
+        // The marks stay: they say that these copies never ran.
+        let is_known = |name: &str| stored.iter().any(|stored| stored.id.to_string() == name);
         for entry in fs::read_dir(&dir).map_err(failed)? {
-            fs::remove_file(entry.map_err(failed)?.path()).map_err(failed)?;
+            let entry = entry.map_err(failed)?;
+            if !is_known(&entry.file_name().to_string_lossy()) {
+                fs::remove_file(entry.path()).map_err(failed)?;
+            }
         }
         Ok(())
     }
@@ -153,7 +159,8 @@ impl Podman {
         self.staged.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Marks the container as one that must not run: it is being staged.
+    /// Marks the container as one that must not run: it is being staged. The mark goes when
+    /// the gate is told to open, or with the machine's memory.
     pub(super) fn mark(&self, id: ContainerId) -> Result<(), EngineError> {
         let file = self.config.gates().join(id.to_string());
         fs::write(&file, "").map_err(|source| EngineError::Io {
@@ -318,7 +325,8 @@ impl Engine for Podman {
             let execution = self.execution(stored)?;
             let exit_code =
                 if execution == Execution::Absent { self.exit_code(stored).await } else { None };
-            all.push(Observed { id: stored.id, execution, exit_code });
+            let never_opened = self.is_marked(stored.id);
+            all.push(Observed { id: stored.id, execution, never_opened, exit_code });
         }
         Ok(all)
     }

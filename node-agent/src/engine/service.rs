@@ -181,6 +181,8 @@ impl Keeper {
             move |source| EngineError::Io { what, source }
         };
         self.leftovers.group.create().map_err(io("making the service's control group"))?;
+        let tmp = self.config.podman_tmp();
+        renew(&tmp).map_err(io("clearing podman's temporary files"))?;
         let shim = self.make_shim().map_err(io("making the directory of the stand-in for criu"))?;
         let listening = {
             let _runtime = self.runtime.enter();
@@ -211,10 +213,7 @@ impl Keeper {
     /// A new directory with `criu` (the stand-in) and `real/criu`; those of earlier services go.
     fn make_shim(&self) -> io::Result<PathBuf> {
         let all = self.config.shims();
-        match fs::remove_dir_all(&all) {
-            Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
-            _ => {}
-        }
+        renew(&all)?;
         let dir = all.join(&uuid::Uuid::new_v4().simple().to_string()[..8]);
         fs::create_dir_all(dir.join("real"))?;
         std::os::unix::fs::symlink(&self.config.shim, dir.join("criu"))?;
@@ -243,7 +242,7 @@ impl Keeper {
             .env_clear()
             .env("PATH", format!("{}:{PATH}", shim.display()))
             .env("HOME", "/root")
-            .env("TMPDIR", &self.config.workdir)
+            .env("TMPDIR", self.config.podman_tmp())
             .env("CONTAINERS_CONF_OVERRIDE", self.config.containers_conf())
             .env("PODMAN_IGNORE_CGROUPSV1_WARNING", "1")
             .current_dir("/")
@@ -281,6 +280,14 @@ impl Keeper {
             thread::sleep(Duration::from_millis(5));
         }
         true
+    }
+}
+
+/// Makes the directory, empty.
+fn renew(dir: &Path) -> io::Result<()> {
+    match fs::remove_dir_all(dir) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+        _ => fs::create_dir_all(dir),
     }
 }
 

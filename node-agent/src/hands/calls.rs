@@ -36,8 +36,8 @@ pub(super) async fn carry_out<E: Engine>(
         }
         Call::Start => {
             tools.network.ensure(spec.id, &spec.address).await?;
-            tools.engine.start(spec).await?;
             tools.network.attach(spec.id, &spec.address).await?;
+            tools.engine.start(spec).await?;
         }
         Call::Stop => tools.engine.stop(spec, STOP_GRACE_SECONDS).await?,
         Call::Arm(plan) => tools.engine.arm(spec, plan.mode).await?,
@@ -48,13 +48,17 @@ pub(super) async fn carry_out<E: Engine>(
         Call::Fetch => return fetch(tools, record).await.map(Outcome::Image),
         Call::Stage => {
             tools.begin(record, Step::Staging);
+            // After an opening that failed it is attached.
+            tools.network.cut(spec.id).await?;
             let file = tools.checkpoint(spec.id, record.epoch);
             tools.engine.stage(spec, record.mode, &file).await?;
         }
         Call::Open => {
             tools.begin(record, Step::Opening);
-            tools.engine.open(spec, record.mode).await?;
+            // First: what it sends in its first moment must not wait for an answer to an ARP
+            // request that nobody heard.
             tools.network.attach(spec.id, &spec.address).await?;
+            tools.engine.open(spec, record.mode).await?;
             remove(&tools.checkpoint(spec.id, record.epoch)).await?;
         }
         Call::Destroy => {

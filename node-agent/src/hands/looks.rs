@@ -20,8 +20,8 @@ pub(super) async fn look<E: Engine>(tools: &Tools<E>, driver: &Driver, number: u
 async fn sights<E: Engine>(tools: &Tools<E>, look: u64) -> Result<Input, CallError> {
     let (mut sights, mut strangers) = (Vec::new(), Vec::new());
     for copy in tools.engine.observe().await? {
-        let is_guarded = !tools.network.is_attached(copy.id).await?;
         let exit_code = copy.exit_code.and_then(|code| i32::try_from(code).ok());
+        let is_guarded = copy.never_opened;
         let sight = Sight { execution: copy.execution, is_guarded, exit_code };
         if tools.is_ledgered(copy.id) {
             sights.push((copy.id, sight));

@@ -49,12 +49,6 @@ impl Links {
         Ok(self.get(name).await?.map(|link| link.header.index))
     }
 
-    /// True while the link is under a bridge; a link that is not there is not.
-    pub(super) async fn has_master(&self, name: &str) -> Result<bool, NetworkError> {
-        let is_master = |attribute: &LinkAttribute| matches!(attribute, LinkAttribute::Controller(index) if *index != 0);
-        Ok(self.get(name).await?.is_some_and(|link| link.attributes.iter().any(is_master)))
-    }
-
     async fn must_index(&self, name: &str) -> Result<u32, NetworkError> {
         self.index(name).await?.ok_or_else(|| NetworkError::NoLink(name.to_owned()))
     }

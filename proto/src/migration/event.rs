@@ -138,7 +138,7 @@ pub enum Outcome {
 pub struct Sight {
     /// Its processes.
     pub execution: Execution,
-    /// Its address was not attached since it was staged: nobody can have seen it run.
+    /// It was staged and never told to open, in this boot: none of its processes has run.
     pub is_guarded: bool,
     /// The exit code, if it ended by itself and the engine knows.
     pub exit_code: Option<i32>,
