@@ -301,6 +301,8 @@ impl Routes {
 /// Says hello on every connection, so that nodes announce themselves to this run.
 async fn greet(decisions: Decisions, session: Session, shutdown: CancellationToken) {
     let mut link = session.link();
+    // It may be up before anybody watches.
+    link.mark_changed();
     loop {
         let changed = tokio::select! {
             () = shutdown.cancelled() => return,
@@ -352,3 +354,6 @@ async fn publish(session: &Session, topic: &Topic, frame: &impl wire::Frame) -> 
     let bytes = wire::encode(frame)?;
     Ok(session.publish(Publication::new(topic, bytes)).await?)
 }
+
+#[cfg(test)]
+mod tests;

@@ -22,6 +22,8 @@
 
 pub mod api;
 pub mod app;
+#[cfg(test)]
+mod bench;
 pub mod commands;
 pub mod config;
 pub mod core;

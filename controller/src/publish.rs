@@ -51,6 +51,8 @@ impl Publisher {
         shutdown: CancellationToken,
     ) {
         let mut link = self.session.link();
+        // It may be up before anybody watches.
+        link.mark_changed();
         loop {
             let told = tokio::select! {
                 () = shutdown.cancelled() => return,

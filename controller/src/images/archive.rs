@@ -17,8 +17,10 @@ use sha2::{Digest, Sha256};
 const JSON_BYTES: u64 = 4 << 20;
 /// All JSON files that are kept, together.
 const KEPT_BYTES: u64 = 32 << 20;
-/// A file's path inside an archive is no longer; neither are there more files.
+/// More files than any image's archive has.
 const ENTRIES: usize = 100_000;
+/// A tar's unit.
+const BLOCK: usize = 512;
 
 /// What an archive holds.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -138,7 +140,7 @@ impl Contents {
     fn read(reader: impl Read) -> Result<Self, ArchiveError> {
         let mut contents = Self { sizes: BTreeMap::new(), kept: BTreeMap::new() };
         let mut kept_bytes = 0;
-        let mut archive = tar::Archive::new(reader);
+        let mut archive = tar::Archive::new(Ending { inner: reader, zeros: 0 });
         for entry in archive.entries().map_err(ArchiveError::Unreadable)? {
             let mut entry = entry.map_err(ArchiveError::Unreadable)?;
             let path = entry.path().map_err(ArchiveError::Unreadable)?;
@@ -159,7 +161,13 @@ impl Contents {
             }
         }
         // What follows the end mark is part of the stream, if not of the archive.
-        io::copy(&mut archive.into_inner(), &mut io::sink()).map_err(ArchiveError::Unreadable)?;
+        let mut rest = archive.into_inner();
+        io::copy(&mut rest, &mut io::sink()).map_err(ArchiveError::Unreadable)?;
+        // A tar that is cut between two files reads like a whole one.
+        if rest.zeros < BLOCK {
+            let cut = io::Error::new(io::ErrorKind::UnexpectedEof, "it has no end mark");
+            return Err(ArchiveError::Unreadable(cut));
+        }
         Ok(contents)
     }
 
@@ -212,6 +220,21 @@ impl Contents {
     fn json<T: DeserializeOwned>(&self, file: &str) -> Result<T, ArchiveError> {
         serde_json::from_slice(self.bytes(file)?)
             .map_err(|source| ArchiveError::Malformed { file: file.to_owned(), source })
+    }
+}
+
+/// A reader that knows how many zeros it ended with: the end mark is blocks of them.
+struct Ending<R> {
+    inner: R,
+    zeros: usize,
+}
+
+impl<R: Read> Read for Ending<R> {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        let length = self.inner.read(buffer)?;
+        let zeros = buffer[..length].iter().rev().take_while(|byte| **byte == 0).count();
+        self.zeros = if zeros == length { self.zeros + zeros } else { zeros };
+        Ok(length)
     }
 }
 

@@ -79,10 +79,7 @@ fn no_truncation_passes_for_an_archive() {
     for (_, bytes) in [docker_archive(Some("x:1"), &[7; 3000]), oci_archive()] {
         let end = bytes.len() - 1024; // two blocks of zeros end a tar
         for length in (0..end).step_by(100).chain((0..end).step_by(512)) {
-            // All that a tar may lose unnoticed is the padding of its last file.
-            if inspect(&bytes[..length]).is_ok() {
-                panic!("{length} of {} bytes were accepted", bytes.len());
-            }
+            assert!(inspect(&bytes[..length]).is_err(), "{length} of {end} bytes were accepted");
         }
     }
 }
@@ -91,7 +88,7 @@ fn no_truncation_passes_for_an_archive() {
 fn garbage_is_refused_for_what_it_is() {
     let noise: Vec<u8> = (0..20_000_u32).map(|n| (n.wrapping_mul(2_654_435_761) >> 13) as u8).collect();
     assert!(matches!(inspect(noise.as_slice()), Err(ArchiveError::Unreadable(_))));
-    assert!(matches!(inspect(&b""[..]), Err(ArchiveError::NoManifest)));
+    assert!(matches!(inspect(&b""[..]), Err(ArchiveError::Unreadable(_))));
     assert!(matches!(inspect(&[0x1f, 0x8b, 8, 0][..]), Err(ArchiveError::Compressed("gzip"))));
     let stranger = tar_of(&[("etc/passwd", b"root")]);
     assert!(matches!(inspect(stranger.as_slice()), Err(ArchiveError::NoManifest)));

@@ -1,0 +1,59 @@
+use godwit_proto::topic::Filter;
+
+use super::*;
+use crate::service::Pool;
+
+fn config(directory: &std::path::Path) -> Config {
+    Config {
+        data_dir: directory.join("data"),
+        listen: "127.0.0.1:0".parse().unwrap(),
+        broker: BrokerChoice::Embedded(vec!["127.0.0.1:0".parse().unwrap()]),
+        pool: Pool::new("10.77.1.0/24", 16, None).unwrap(),
+        has_mdns: false,
+        log_format: crate::config::LogFormat::Text,
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_controller_starts_greets_serves_and_stops() {
+    let directory = tempfile::tempdir().unwrap();
+    let controller = Controller::bind(config(directory.path())).await.unwrap();
+    let (rest, broker) = (controller.rest_address(), controller.broker_addresses()[0]);
+    let shutdown = CancellationToken::new();
+
+    // An agent that was there first.
+    let mut agent = godwit_bus::Config::new(broker.into(), "edge-a");
+    agent.subscriptions = vec![Filter::ControllerHello];
+    let (agent, mut hellos) = Session::open(agent).unwrap();
+    let running = tokio::spawn(controller.run(shutdown.clone()));
+    let hello = hellos.recv().await.unwrap();
+    let ControllerHello { run } = wire::decode(&hello.payload).unwrap();
+    assert!(run.generation > 0);
+
+    let topic = Topic::NodeState { node: "edge-a".parse().unwrap() };
+    let state = r#"{"state":"online","since":"2026-11-22T18:00:00Z"}"#;
+    agent.publish(Publication::new(&topic, state).retained()).await.unwrap();
+    let node = format!("http://{rest}/api/v1/nodes/edge-a");
+    while reqwest::get(&node).await.unwrap().status() == 404 {
+        tokio::task::yield_now().await;
+    }
+    let health = reqwest::get(format!("http://{rest}/healthz")).await.unwrap();
+    assert_eq!(health.status(), 200);
+
+    shutdown.cancel();
+    running.await.unwrap().unwrap();
+    assert!(tokio::net::TcpStream::connect(broker).await.is_err(), "the broker is gone as well");
+    // A second life on the same data claims a higher run.
+    let again = Controller::bind(config(directory.path())).await.unwrap();
+    assert!(again.core_store.generation().unwrap() >= run.generation);
+}
+
+#[tokio::test]
+async fn a_port_in_use_is_named_with_what_to_do() {
+    let directory = tempfile::tempdir().unwrap();
+    let taken = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = taken.local_addr().unwrap();
+    let config = Config { listen: address, ..config(directory.path()) };
+    let Err(error) = Controller::bind(config).await else { panic!("it listens twice") };
+    assert!(error.to_string().contains(&address.to_string()), "{error}");
+}
