@@ -85,6 +85,14 @@ impl World {
         }
     }
 
+    /// The link to the controller is cut, or mended.
+    fn link_changes(&mut self, node: usize) {
+        if !self.network.deaf.remove(&node) {
+            say!(self, "{} and the controller are cut off", self.names[node]);
+            self.network.deaf.insert(node);
+        }
+    }
+
     /// Where a fault is most telling.
     fn node_in_a_move(&mut self) -> Option<usize> {
         let is_moving = |node: &usize| {
@@ -108,12 +116,7 @@ impl World {
             12..=13 if may_crash && self.weather.loses_database => self.database_is_restored(),
             14 if may_crash => self.controller.fuse = Some(self.rng.below(6)),
             15 if may_crash && self.controller.desk.is_some() => self.controller_dies(),
-            16..=17 if self.weather.messages_fail > 0 => {
-                if !self.network.deaf.remove(&node) {
-                    say!(self, "{} and the controller are cut off", self.names[node]);
-                    self.network.deaf.insert(node);
-                }
-            }
+            16..=17 if self.weather.messages_fail > 0 => self.link_changes(node),
             18..=19 if self.weather.messages_fail > 0 => {
                 let other = (node + 1) % NODES;
                 let pair = (node.min(other), node.max(other));
