@@ -58,12 +58,21 @@ impl Libpod {
     }
 
     /// Sends a request without a body and returns the whole answer.
+    ///
+    /// A question or a removal is sent once more when the service died over it: twice is as
+    /// good as once.
     pub(crate) async fn call(
         &self,
         method: Method,
         path: &str,
     ) -> Result<Result<Bytes, Refusal>, EngineError> {
-        self.collect(method, path, full(Bytes::new())).await
+        let answer = self.collect(method.clone(), path, full(Bytes::new())).await;
+        match answer {
+            Err(EngineError::Unreachable { .. }) if method.is_idempotent() => {
+                self.collect(method, path, full(Bytes::new())).await
+            }
+            other => other,
+        }
     }
 
     /// Sends a JSON document and returns the whole answer.

@@ -168,6 +168,9 @@ pub(crate) async fn nothing_is_left(podman_id: &str) {
     let of_it = |p: &Process| p.command.contains(podman_id) || p.name == "criu-gate";
     let left: Vec<_> = processes().into_iter().filter(of_it).collect();
     assert!(left.is_empty(), "processes {left:?}");
+    let temporary = config().workdir.join("podman");
+    let files = || std::fs::read_dir(&temporary).map_or(0, Iterator::count);
+    until("end of podman's temporary files", || files() == 0).await;
     // The host's init reaps what was orphaned, in its own time; what it cannot is our child.
     until("end of the zombies", || !processes().iter().any(|p| p.zombie)).await;
 }
