@@ -286,7 +286,7 @@ impl Keeper {
 /// Makes the directory, empty.
 fn renew(dir: &Path) -> io::Result<()> {
     match fs::remove_dir_all(dir) {
-        Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+        Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
         _ => fs::create_dir_all(dir),
     }
 }
