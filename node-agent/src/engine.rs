@@ -24,6 +24,7 @@ mod images;
 pub(crate) mod layout;
 mod leftovers;
 mod libpod;
+mod mounts;
 mod podman;
 mod removal;
 mod service;

@@ -5,18 +5,17 @@
 //! root mounted below that directory, and removing through a mount would remove the image.
 
 use std::fs;
-use std::io;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use godwit_proto::container::ContainerSpec;
 use hyper::{Method, StatusCode};
-use nix::mount::{MntFlags, umount2};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 
 use super::EngineError;
 use super::containers::Stored;
+use super::mounts;
 use super::podman::Podman;
 
 /// How long killing every process may take.
@@ -36,6 +35,11 @@ impl Podman {
             return self.unmark(spec.id);
         };
         self.cgroup(&stored).empty(EMPTY).await?;
+        // podman removes these directories itself, through whatever is mounted in them; what
+        // else is mounted there (shm) is podman's own to unmount.
+        mounts::detach(&self.userdata(&stored), mounts::is_crius)?;
+        mounts::detach(&self.userdata(&stored).join("checkpoint"), |_| true)?;
+        mounts::detach(&runc_dir(&stored), |_| true)?;
         let what = || format!("removing container {}", spec.name);
         let path = format!("containers/{}?force=true&v=true&timeout=0", stored.podman_id);
         match tokio::time::timeout(REMOVE, self.libpod.call(Method::DELETE, &path)).await {
@@ -50,7 +54,7 @@ impl Podman {
             },
         }
         self.end_helpers(&stored).await;
-        self.remove_runc(&stored)?;
+        mounts::remove_dir(&runc_dir(&stored))?;
         let cgroup = self.cgroup(&stored);
         cgroup.remove().map_err(|source| EngineError::Io {
             what: format!("removing {}", cgroup.path().display()),
@@ -76,21 +80,11 @@ impl Podman {
             tokio::time::sleep(AGAIN).await;
         }
     }
+}
 
-    /// What a runc that was killed leaves in its own directory.
-    fn remove_runc(&self, stored: &Stored) -> Result<(), EngineError> {
-        let dir = Path::new("/run/runc").join(&stored.podman_id);
-        let io = |source| EngineError::Io { what: format!("removing {}", dir.display()), source };
-        if !dir.exists() {
-            return Ok(());
-        }
-        // Mounts may lie on one another; the last one's absence ends it.
-        while umount2(&dir.join("criu-root"), MntFlags::MNT_DETACH).is_ok() {}
-        match fs::remove_dir_all(&dir) {
-            Err(error) if error.kind() != io::ErrorKind::NotFound => Err(io(error)),
-            _ => Ok(()),
-        }
-    }
+/// runc's own directory for the container, which a runc that was killed leaves.
+fn runc_dir(stored: &Stored) -> PathBuf {
+    Path::new("/run/runc").join(&stored.podman_id)
 }
 
 /// The processes that name the container as an argument of their own: conmon, runc, podman.

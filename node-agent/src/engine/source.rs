@@ -15,7 +15,7 @@ use godwit_proto::container::{ContainerSpec, Execution, Mode};
 
 use super::containers::Stored;
 use super::podman::Podman;
-use super::{EngineError, cold};
+use super::{EngineError, cold, mounts};
 
 /// How long the kernel may take to freeze or thaw every task.
 const SETTLE: Duration = Duration::from_secs(10);
@@ -98,19 +98,17 @@ impl Podman {
         }
     }
 
-    /// Removes what podman leaves of a checkpoint beside the container.
+    /// Removes what podman and CRIU leave of a checkpoint beside the container.
     fn clear_dump(&self, stored: &Stored) -> Result<(), EngineError> {
         let userdata = self.userdata(stored);
-        for name in ["checkpoint", "dump.log", "stats-dump"] {
+        mounts::detach(&userdata, mounts::is_crius)?;
+        mounts::remove_dir(&userdata.join("checkpoint"))?;
+        for name in ["dump.log", "stats-dump"] {
             let path = userdata.join(name);
-            let removed =
-                if path.is_dir() { fs::remove_dir_all(&path) } else { fs::remove_file(&path) };
-            match removed {
+            match fs::remove_file(&path) {
                 Err(source) if source.kind() != io::ErrorKind::NotFound => {
-                    return Err(EngineError::Io {
-                        what: format!("removing {}", path.display()),
-                        source,
-                    });
+                    let what = format!("removing {}", path.display());
+                    return Err(EngineError::Io { what, source });
                 }
                 _ => {}
             }

@@ -88,6 +88,33 @@ async fn a_copy_at_the_gate_dies_with_the_agent() {
 }
 
 #[tokio::test]
+async fn nothing_is_removed_through_a_mount_that_criu_left() {
+    let host = Host::running().await;
+    let id = host.podman_id().expect("id");
+    let userdata = format!("/var/lib/containers/storage/overlay-containers/{id}/userdata");
+    let precious = tempfile::tempdir().expect("tempdir");
+    std::fs::write(precious.path().join("file"), "").expect("write");
+    let bind = |at: &str| {
+        std::fs::create_dir_all(at).expect("mkdir");
+        let flags = nix::mount::MsFlags::MS_BIND;
+        nix::mount::mount(Some(precious.path()), at, None::<&str>, flags, None::<&str>)
+            .expect("bind");
+    };
+    bind(&format!("{userdata}/checkpoint/left"));
+    bind(&format!("{userdata}/.criu.cgyard.a"));
+    host.dump().await;
+    assert!(precious.path().join("file").exists(), "removed by the dump");
+    for at in ["checkpoint/left", ".criu.cgyard.b", ".criu.cgyard.b"] {
+        bind(&format!("{userdata}/{at}"));
+    }
+    bind(&format!("/run/runc/{id}/criu-root"));
+    host.engine.destroy(&host.spec).await.expect("destroy");
+    assert!(precious.path().join("file").exists(), "removed by the destruction");
+    crate::host::nothing_is_left(&id).await;
+    host.down().await;
+}
+
+#[tokio::test]
 async fn a_damaged_image_is_refused_with_a_reason() {
     let mut host = Host::running().await;
     host.dump().await;
