@@ -10,6 +10,7 @@
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::time::Duration;
 
 use godwit_broker::{Broker, BrokerError};
 use godwit_bus::stream::{MqttLink, Streams};
@@ -41,6 +42,8 @@ use crate::supply::Supply;
 const COMMANDS: usize = 256;
 /// How many frames wait on their way to nodes.
 const FRAMES: usize = 1024;
+/// How long requests under way may take to end once the controller is to stop.
+const FAREWELL: Duration = Duration::from_secs(5);
 /// As large as an agent's: chunks of streams pass through this session too.
 const PACKET_BYTES: usize = 1 << 20;
 
@@ -205,7 +208,12 @@ impl Controller {
             tracing::error!("a part of the controller ended by itself");
         }
         parts_over.cancel();
-        while parts.join_next().await.is_some() {}
+        let farewell = async { while parts.join_next().await.is_some() {} };
+        // An upload may go on for minutes; what it leaves is cleared at the next start.
+        if tokio::time::timeout(FAREWELL, farewell).await.is_err() {
+            tracing::warn!("some requests are cut off");
+            parts.shutdown().await;
+        }
         streams.shutdown().await;
         if let Err(error) = session.close(None).await {
             tracing::warn!(%error, "no goodbye to the broker");

@@ -47,7 +47,7 @@ impl FromStr for Range {
         let prefix: u8 = prefix.parse().map_err(|_| wrong())?;
         let range = Self { first: address.to_bits(), prefix };
         // Anything larger than /16 is a slip; smaller than /30 holds nothing.
-        if !(16..=30).contains(&prefix) || range.first % range.size() != 0 {
+        if !(16..=30).contains(&prefix) || !range.first.is_multiple_of(range.size()) {
             return Err(wrong());
         }
         Ok(range)

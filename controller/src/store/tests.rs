@@ -228,11 +228,11 @@ fn a_settled_attempt_becomes_history() {
     first.decider = "{}".into();
     fixture.store.save_attempt(&first).unwrap();
     let store = fixture.reopened().store;
-    assert_eq!(store.unsettled_attempts().unwrap(), [second.clone()]);
+    assert_eq!(store.unsettled_attempts().unwrap(), std::slice::from_ref(&second));
     assert_eq!(store.migration(&first.id).unwrap(), Some(first.clone()));
     let of = MigrationFilter { container: Some(row.spec.id), ..Default::default() };
     assert_eq!(store.migrations(&of, 10).unwrap(), [second.clone(), first]);
-    assert_eq!(store.migrations(&of, 1).unwrap(), [second.clone()]);
+    assert_eq!(store.migrations(&of, 1).unwrap(), std::slice::from_ref(&second));
     let live = MigrationFilter { unsettled: true, ..Default::default() };
     assert_eq!(store.migrations(&live, 10).unwrap(), [second]);
     let strangers = MigrationFilter { tenant: Some("bob".parse().unwrap()), ..Default::default() };
@@ -269,7 +269,7 @@ fn a_request_is_claimed_once() {
     assert_eq!(store.claim_request(&again).unwrap(), Claim::Seen(row.clone()));
     let bob = RequestRow { tenant: "bob".parse().unwrap(), status: "accepted".into(), ..row };
     assert_eq!(store.claim_request(&bob).unwrap(), Claim::New, "ids are each tenant's own");
-    assert_eq!(store.open_requests().unwrap(), [bob.clone()]);
+    assert_eq!(store.open_requests().unwrap(), std::slice::from_ref(&bob));
     let later = Timestamp::now() + jiff::SignedDuration::from_secs(60);
     assert_eq!(store.prune_requests(later).unwrap(), 1, "only the ended one");
     assert_eq!(store.open_requests().unwrap(), [bob]);
