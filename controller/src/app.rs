@@ -110,8 +110,7 @@ impl Controller {
         let images = Images::open(data.join("images"), store.clone())?;
         let broker = match &config.broker {
             BrokerChoice::Embedded(listen) => {
-                let config =
-                    godwit_broker::Config { listen: listen.clone(), ..Default::default() };
+                let config = godwit_broker::Config { listen: listen.clone(), ..Default::default() };
                 Some(Broker::bind(config).await?)
             }
             BrokerChoice::External(_) => None,
@@ -323,7 +322,9 @@ async fn greet(decisions: Decisions, session: Session, shutdown: CancellationTok
             continue;
         }
         let Some(run) = decisions.run().await else { return };
-        if let Err(error) = publish(&session, &Topic::ControllerHello, &ControllerHello { run }).await {
+        if let Err(error) =
+            publish(&session, &Topic::ControllerHello, &ControllerHello { run }).await
+        {
             tracing::warn!(%error, "no hello to the nodes");
         }
     }

@@ -16,9 +16,7 @@ use crate::latest::Latest;
 use crate::refusal::Refusal;
 use crate::registry::Registry;
 use crate::service::{Parts, Pool, Service};
-use crate::store::{
-    AttemptRow, ContainerRow, ContainerState, Intent, Prediction, StoreHandle,
-};
+use crate::store::{AttemptRow, ContainerRow, ContainerState, Intent, Prediction, StoreHandle};
 use crate::view::{ContainerView, MigrationView, Progress};
 
 /// Does what the core would record and tell, and nothing by itself.
@@ -37,7 +35,11 @@ impl StubCore {
         self.change(id, change).await;
     }
 
-    async fn change(&self, id: ContainerId, change: impl FnOnce(&mut ContainerRow) + Send + 'static) {
+    async fn change(
+        &self,
+        id: ContainerId,
+        change: impl FnOnce(&mut ContainerRow) + Send + 'static,
+    ) {
         let row = self
             .store
             .call(move |store| {
@@ -271,6 +273,17 @@ impl Stand {
             "engine":"podman 5.4.2","runtime":"runc 1.1.15","criu":"4.2.1",
             "probe":{"can_migrate":true}}"#;
         hear("info", info.into());
+    }
+
+    /// Lets a node tell what a container uses.
+    pub(crate) fn uses_memory(&self, node: &str, container: &str, bytes: u64) {
+        let topic = format!("godwit/v1/node/{node}/metrics").parse().unwrap();
+        let metrics = format!(
+            r#"{{"cpu_percent":1,"memory_free_bytes":8000000000,"disk_free_bytes":8000000000,
+            "network_rx_bytes_per_s":0,"network_tx_bytes_per_s":0,"containers":[
+            {{"name":"{container}","cpu_percent":1,"memory_bytes":{bytes},"processes":1}}]}}"#
+        );
+        self.registry.hear(&topic, metrics.as_bytes());
     }
 
     /// A container that runs on `edge-a`.

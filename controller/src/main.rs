@@ -37,7 +37,10 @@ async fn main() -> anyhow::Result<()> {
         .run(shutdown.clone())
         .await
         .context("the controller cannot go on")?;
-    anyhow::ensure!(shutdown.is_cancelled(), "a part of the controller ended by itself: see its log");
+    anyhow::ensure!(
+        shutdown.is_cancelled(),
+        "a part of the controller ended by itself: see its log"
+    );
     Ok(())
 }
 

@@ -75,10 +75,8 @@ impl Publisher {
 
     /// Says everything anew.
     async fn all(&mut self) -> Result<(), Untold> {
-        let (containers, live) = self
-            .store
-            .call(|store| Ok((store.containers()?, store.unsettled_attempts()?)))
-            .await?;
+        let (containers, live) =
+            self.store.call(|store| Ok((store.containers()?, store.unsettled_attempts()?))).await?;
         for row in containers {
             let id = row.spec.id;
             let moving = live.iter().find(|attempt| attempt.container == id);

@@ -30,11 +30,7 @@ pub struct Reason {
 
 impl Refusal {
     /// A refusal with a single reason.
-    pub fn new(
-        code: &'static str,
-        message: impl Into<String>,
-        remedy: impl Into<String>,
-    ) -> Self {
+    pub fn new(code: &'static str, message: impl Into<String>, remedy: impl Into<String>) -> Self {
         Self { code, message: message.into(), remedy: remedy.into(), reasons: Vec::new() }
     }
 
@@ -50,11 +46,7 @@ impl Refusal {
 
     /// The program is on its way out.
     pub fn shutting_down() -> Self {
-        Self::new(
-            "shutting-down",
-            "the controller is shutting down",
-            "try again when it is back",
-        )
+        Self::new("shutting-down", "the controller is shutting down", "try again when it is back")
     }
 }
 

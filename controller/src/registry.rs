@@ -80,8 +80,10 @@ impl Registry {
                 NodeState::Lost
             };
             let info = row.info.as_deref().and_then(|text| understand(&row.node, text.as_bytes()));
-            let node =
-                Node { state, since: row.since, heard: row.heard, info, metrics: None };
+            // Lost only now: its last word is the best that is known of when.
+            let was = row.state == state.to_string();
+            let since = if was { row.since } else { row.heard };
+            let node = Node { state, since, heard: row.heard, info, metrics: None };
             known.nodes.insert(row.node, node);
         }
         known.owners = containers.into_iter().map(|row| (row.spec.id, row.node)).collect();
@@ -112,8 +114,7 @@ impl Registry {
                 let Some((_, said)) = understand::<Announced>(id, payload) else { return false };
                 let state = state_of(said.state);
                 let since = said.since.parse().ok().filter(|_| state != NodeState::Lost);
-                let node =
-                    known.nodes.entry(id.clone()).or_insert_with(|| Node::new(state, now));
+                let node = known.nodes.entry(id.clone()).or_insert_with(|| Node::new(state, now));
                 if node.state != state {
                     tracing::info!(node = %id, "node is {state} (was {})", node.state);
                     node.since = now;

@@ -31,9 +31,9 @@ impl StreamSource for Supply {
                     reason: format!("the controller does not hold image {}", id.short()),
                 },
             },
-            StreamId::Checkpoint { .. } => Resolution::Refused {
-                reason: "the controller holds no checkpoints".to_owned(),
-            },
+            StreamId::Checkpoint { .. } => {
+                Resolution::Refused { reason: "the controller holds no checkpoints".to_owned() }
+            }
         };
         Box::pin(std::future::ready(resolution))
     }

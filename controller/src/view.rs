@@ -82,11 +82,7 @@ impl ContainerView {
 
     /// The container's last word.
     pub fn removed(row: &ContainerRow) -> Self {
-        Self {
-            state: ContainerState::Removed,
-            since: Timestamp::now(),
-            ..Self::new(row, None)
-        }
+        Self { state: ContainerState::Removed, since: Timestamp::now(), ..Self::new(row, None) }
     }
 }
 

@@ -140,8 +140,7 @@ async fn refusals_carry_code_status_and_remedy() {
         assert_ne!(answer["remedy"], "", "{path}");
         assert_ne!(answer["message"], "", "{path}");
     }
-    let (_, answer) =
-        rest.post("/api/v1/containers/web/migrate", json!({"to": "edge-a"})).await;
+    let (_, answer) = rest.post("/api/v1/containers/web/migrate", json!({"to": "edge-a"})).await;
     assert_eq!(answer["reasons"][0]["code"], "same-node");
 }
 
@@ -162,7 +161,12 @@ async fn a_dry_run_moves_nothing() {
     let path = "/api/v1/containers/web/migrate";
     let (status, answer) = rest.post(path, json!({"dry_run": true})).await;
     assert_eq!((status, &answer["ok"], &answer["target"]), (200, &json!(true), &json!("edge-b")));
-    assert!(answer["prediction"]["gap_ms"].as_u64().unwrap() > 0);
+    assert_eq!(answer["prediction"], Value::Null, "nobody knows its memory yet");
+    rest.stand.uses_memory("edge-a", "web", 64_000_000);
+    let (_, answer) = rest.post(path, json!({"dry_run": true, "bwlimit": 1_000_000})).await;
+    let predicted = &answer["prediction"];
+    assert!(predicted["bytes"].as_u64().unwrap() >= 64_000_000, "{answer}");
+    assert!(predicted["gap_ms"].as_u64().unwrap() >= 64_000, "{answer}");
     rest.stand.node("edge-b", "offline");
     let (status, answer) = rest.post(path, json!({"dry_run": true, "to": "edge-b"})).await;
     assert_eq!((status, &answer["ok"]), (200, &json!(false)));
@@ -257,7 +261,8 @@ async fn images_come_and_go() {
     assert_eq!(upload("?name=x", &bytes[..2000]).await.0, 400);
     let (_, listed) = rest.get("/api/v1/images").await;
     assert_eq!(listed, json!([again]));
-    let (status, gone) = rest.ask(Method::DELETE, "/api/v1/images/localhost/mine:latest", None).await;
+    let (status, gone) =
+        rest.ask(Method::DELETE, "/api/v1/images/localhost/mine:latest", None).await;
     assert_eq!((status, &gone["id"]), (200, &json!(id.as_str())));
     assert_eq!(gone["nodes"][0], json!({"node": "edge-a", "error": "no answer"}));
     assert_eq!(rest.get("/api/v1/images").await.1, json!([]));

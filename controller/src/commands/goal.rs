@@ -74,11 +74,7 @@ impl Goal {
     ///
     /// # Errors
     /// `unknown-container` when it is gone.
-    pub(super) async fn look(
-        &self,
-        service: &Service,
-        tenant: &Tenant,
-    ) -> Result<Event, Refusal> {
+    pub(super) async fn look(&self, service: &Service, tenant: &Tenant) -> Result<Event, Refusal> {
         Ok(match self {
             Self::Runs(id) | Self::Rests(id) | Self::Gone(id) => {
                 Event::Container(service.container(tenant, &id.to_string()).await?)
@@ -166,11 +162,7 @@ impl Goal {
     }
 
     /// A reply about what goes on, with a mark by which its like is not told twice.
-    pub(super) fn progress(
-        &self,
-        id: &RequestId,
-        event: &Event,
-    ) -> Option<((String, u8), Reply)> {
+    pub(super) fn progress(&self, id: &RequestId, event: &Event) -> Option<((String, u8), Reply)> {
         let Event::Migration(view) = event else { return None };
         // Ten steps suffice for people; those who want all have the status topic.
         #[expect(

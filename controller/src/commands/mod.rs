@@ -138,10 +138,10 @@ impl Commands {
             return self.publish(&topic, seen.reply).await;
         }
         tracing::info!(%tenant, request = %id, verb = verb.as_str(), "command");
-        let taken = self.take(&tenant, id.clone(), command).await.unwrap_or_else(|refusal| Taken {
-            reply: failed(id.clone(), &refusal),
-            goal: None,
-        });
+        let taken = self
+            .take(&tenant, id.clone(), command)
+            .await
+            .unwrap_or_else(|refusal| Taken { reply: failed(id.clone(), &refusal), goal: None });
         row.subject = taken.goal.as_ref().map(Goal::to_string);
         self.reply(&mut row, taken.reply).await?;
         if let Some(goal) = taken.goal {
@@ -283,11 +283,7 @@ impl Commands {
     }
 
     /// Tells what an event means for an open request.
-    async fn note(
-        &mut self,
-        key: &(Tenant, RequestId),
-        event: &Event,
-    ) -> Result<(), Interrupted> {
+    async fn note(&mut self, key: &(Tenant, RequestId), event: &Event) -> Result<(), Interrupted> {
         let Some(open) = self.open.get_mut(key) else { return Ok(()) };
         if let Some(reply) = open.goal.end(&key.1, event) {
             let mut row = open.row.clone();
@@ -361,8 +357,8 @@ fn not_served(verb: Verb) -> Refusal {
 }
 
 fn failed(id: RequestId, refusal: &Refusal) -> Reply {
-    let reply = Reply::failed(id, refusal.code, &refusal.message)
-        .with("remedy", refusal.remedy.as_str());
+    let reply =
+        Reply::failed(id, refusal.code, &refusal.message).with("remedy", refusal.remedy.as_str());
     match serde_json::to_value(&refusal.reasons) {
         Ok(reasons) if !refusal.reasons.is_empty() => reply.with("reasons", reasons),
         _ => reply,

@@ -39,8 +39,10 @@ async fn commands(stand: &Stand, broker: &godwit_bus::BrokerUrl, over: Cancellat
 }
 
 async fn fixture() -> Fixture {
-    let config =
-        godwit_broker::Config { listen: vec!["127.0.0.1:0".parse().unwrap()], ..Default::default() };
+    let config = godwit_broker::Config {
+        listen: vec!["127.0.0.1:0".parse().unwrap()],
+        ..Default::default()
+    };
     let broker = Broker::bind(config).await.unwrap();
     let url = godwit_bus::BrokerUrl::from(broker.addresses()[0]);
     tokio::spawn(broker.run(CancellationToken::new()));
@@ -80,8 +82,11 @@ impl Fixture {
 
     async fn expect(&mut self, id: &str, status: &str, code: &str) -> Value {
         let (topic, reply) = self.reply().await;
-        assert_eq!((topic.as_str(), &reply["status"], &reply["code"]),
-            (id, &json!(status), &json!(code)), "{reply}");
+        assert_eq!(
+            (topic.as_str(), &reply["status"], &reply["code"]),
+            (id, &json!(status), &json!(code)),
+            "{reply}"
+        );
         reply
     }
 }

@@ -211,10 +211,7 @@ impl Contents {
     }
 
     fn bytes(&self, file: &str) -> Result<&[u8], ArchiveError> {
-        self.kept
-            .get(file)
-            .map(Vec::as_slice)
-            .ok_or_else(|| ArchiveError::Lacks(file.to_owned()))
+        self.kept.get(file).map(Vec::as_slice).ok_or_else(|| ArchiveError::Lacks(file.to_owned()))
     }
 
     fn json<T: DeserializeOwned>(&self, file: &str) -> Result<T, ArchiveError> {

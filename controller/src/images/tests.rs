@@ -16,7 +16,11 @@ fn fresh() -> Fixture {
 }
 
 impl Fixture {
-    async fn upload(&self, name: Option<&str>, bytes: &[u8]) -> Result<(ImageRow, bool), ImageError> {
+    async fn upload(
+        &self,
+        name: Option<&str>,
+        bytes: &[u8],
+    ) -> Result<(ImageRow, bool), ImageError> {
         let pieces: Vec<io::Result<Bytes>> =
             bytes.chunks(700).map(|piece| Ok(Bytes::copy_from_slice(piece))).collect();
         self.images.receive(&tenant(), name, stream::iter(pieces)).await

@@ -4,8 +4,8 @@ use std::fmt::Display;
 
 use godwit_proto::container::Mode;
 
-use super::facts::{NodeFacts, NodeState, is_same_arch};
 use super::Wish;
+use super::facts::{NodeFacts, NodeState, is_same_arch};
 use crate::refusal::Reason;
 
 /// One check.
@@ -113,10 +113,7 @@ fn arch_is_equal(wish: &Wish<'_>, target: &NodeFacts) -> Option<Reason> {
     }
     reason(
         "arch-differs",
-        format_args!(
-            "{} is {} and {} is {}",
-            source.node, source.arch, target.node, target.arch
-        ),
+        format_args!("{} is {} and {} is {}", source.node, source.arch, target.node, target.arch),
         "move to a node of the same architecture",
     )
 }

@@ -34,8 +34,6 @@ pub struct Wish<'a> {
     pub memory_bytes: u64,
     /// The size of its image.
     pub image_bytes: u64,
-    /// Its last move in the same mode, if there was one.
-    pub past: Option<Past>,
 }
 
 /// Whether a container may move, and what it would cost.

@@ -25,7 +25,9 @@ const BYTES_PER_MS: u64 = 100_000;
 /// What moving `bytes` will cost; `bwlimit` in bytes per second.
 pub fn predict(mode: Mode, bytes: u64, bwlimit: Option<u64>, past: Option<Past>) -> Prediction {
     let (gap_ms, total_ms) = match past.filter(|past| past.bytes > 0) {
-        Some(past) => (scale(past.gap_ms, bytes, past.bytes), scale(past.total_ms, bytes, past.bytes)),
+        Some(past) => {
+            (scale(past.gap_ms, bytes, past.bytes), scale(past.total_ms, bytes, past.bytes))
+        }
         None => {
             let gap = FIXED_GAP_MS + bytes / BYTES_PER_MS;
             (gap, gap + AROUND_GAP_MS)

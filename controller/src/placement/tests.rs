@@ -24,7 +24,6 @@ fn wish(source: Option<&NodeFacts>) -> Wish<'_> {
         mode: Mode::Live,
         memory_bytes: 64 << 20,
         image_bytes: 10 << 20,
-        past: None,
     }
 }
 
@@ -38,9 +37,19 @@ type Spoil = fn(&mut NodeFacts, &mut NodeFacts, &mut Wish<'_>);
 const TABLE: &[(&str, Spoil, &[&str], &[&str])] = &[
     ("nothing", |_, _, _| {}, &[], &[]),
     ("same node", |s, t, _| t.node = s.node.clone(), &["same-node"], &["same-node"]),
-    ("target offline", |_, t, _| t.state = NodeState::Offline, &["node-offline"], &["node-offline"]),
+    (
+        "target offline",
+        |_, t, _| t.state = NodeState::Offline,
+        &["node-offline"],
+        &["node-offline"],
+    ),
     ("target lost", |_, t, _| t.state = NodeState::Lost, &["node-offline"], &["node-offline"]),
-    ("target drains", |_, t, _| t.state = NodeState::Draining, &["node-draining"], &["node-draining"]),
+    (
+        "target drains",
+        |_, t, _| t.state = NodeState::Draining,
+        &["node-draining"],
+        &["node-draining"],
+    ),
     ("source drains", |s, _, _| s.state = NodeState::Draining, &[], &[]),
     ("source lost", |s, _, _| s.state = NodeState::Lost, &["source-offline"], &["source-offline"]),
     (
@@ -52,7 +61,12 @@ const TABLE: &[(&str, Spoil, &[&str], &[&str])] = &[
         &["node-unjoined"],
         &["node-unjoined"],
     ),
-    ("target silent", |_, t, _| t.is_announced = false, &["node-unannounced"], &["node-unannounced"]),
+    (
+        "target silent",
+        |_, t, _| t.is_announced = false,
+        &["node-unannounced"],
+        &["node-unannounced"],
+    ),
     (
         "other architecture",
         |_, t, _| t.arch = "aarch64".into(),
@@ -87,10 +101,20 @@ const TABLE: &[(&str, Spoil, &[&str], &[&str])] = &[
     ("target's probe", |_, t, _| t.probe_failure = Some("no".into()), &["probe-failed"], &[]),
     ("older kernel", |_, t, _| t.kernel = Version::read("6.9.0-arm"), &["kernel-older"], &[]),
     ("newer kernel", |_, t, _| t.kernel = Version::read("7.0"), &[], &[]),
-    ("little memory", |_, t, _| t.memory_free_bytes = Some(1 << 20), &["memory-short"], &["memory-short"]),
+    (
+        "little memory",
+        |_, t, _| t.memory_free_bytes = Some(1 << 20),
+        &["memory-short"],
+        &["memory-short"],
+    ),
     ("memory not known", |_, t, _| t.memory_free_bytes = None, &[], &[]),
     ("no disk", |_, t, _| t.disk_free_bytes = Some(0), &["disk-short"], &["disk-short"]),
-    ("disk for the image, not the memory", |_, t, _| t.disk_free_bytes = Some(30 << 20), &["disk-short"], &[]),
+    (
+        "disk for the image, not the memory",
+        |_, t, _| t.disk_free_bytes = Some(30 << 20),
+        &["disk-short"],
+        &[],
+    ),
 ];
 
 #[test]

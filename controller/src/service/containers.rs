@@ -80,10 +80,7 @@ impl Service {
             args: request.args.unwrap_or_default(),
             env: request.env.unwrap_or_default(),
             labels: request.labels.unwrap_or_default(),
-            limits: Limits {
-                memory_bytes: request.memory_bytes,
-                nano_cpus: request.nano_cpus,
-            },
+            limits: Limits { memory_bytes: request.memory_bytes, nano_cpus: request.nano_cpus },
             address,
         };
         self.parts.core.create(spec, node, request.start.unwrap_or(true)).await?;
@@ -168,7 +165,6 @@ impl Service {
             } else {
                 image.size_bytes
             },
-            past: None,
         };
         if let Some(node) = node {
             let facts =
@@ -205,8 +201,7 @@ impl Service {
         tenant: &Tenant,
         reference: &str,
     ) -> Result<ImageRow, Refusal> {
-        let mut images =
-            self.parts.images.list(tenant).await.map_err(super::images::refusal)?;
+        let mut images = self.parts.images.list(tenant).await.map_err(super::images::refusal)?;
         let index = match name::find(&images, reference) {
             name::Found::One(found) => images.iter().position(|image| image.id == found.id),
             name::Found::None => None,

@@ -84,8 +84,7 @@ impl Service {
     where
         E: std::error::Error + Send + Sync + 'static,
     {
-        let (row, is_new) =
-            self.parts.images.receive(tenant, name, body).await.map_err(refusal)?;
+        let (row, is_new) = self.parts.images.receive(tenant, name, body).await.map_err(refusal)?;
         let used = self.images(tenant).await?.into_iter().find(|image| image.id == row.id);
         let containers = used.and_then(|image| image.containers).unwrap_or(0);
         Ok((ImageView::new(&row, containers), is_new))
@@ -116,9 +115,12 @@ impl Service {
             ));
         }
         self.parts.images.remove(tenant, &image.id).await.map_err(refusal)?;
-        let online = self.parts.registry.all_facts().into_iter().filter(|facts| {
-            matches!(facts.state, NodeState::Online | NodeState::Draining)
-        });
+        let online = self
+            .parts
+            .registry
+            .all_facts()
+            .into_iter()
+            .filter(|facts| matches!(facts.state, NodeState::Online | NodeState::Draining));
         let nodes = futures_util::future::join_all(online.map(async |facts| {
             let request = NodeRequest::RemoveImage { image: image.id.clone() };
             let answer = self.parts.core.ask_node(&facts.node, request).await;

@@ -6,7 +6,7 @@ use godwit_proto::migration::Plan;
 use serde::Deserialize;
 
 use super::{Service, shown, unknown_node};
-use crate::placement::{self, Admission, NodeFacts, Past, Wish};
+use crate::placement::{self, Admission, Past, Wish};
 use crate::refusal::{Reason, Refusal};
 use crate::store::{AttemptRow, ContainerRow, ContainerState, MigrationFilter};
 use crate::view::MigrationView;
@@ -68,8 +68,7 @@ impl Service {
             (_, None) => return Err(no_node(name, admission.reasons)),
         };
         let plan = Plan { mode: admission.mode, bwlimit: request.bwlimit };
-        let id =
-            self.parts.core.migrate(row.spec.id, target, plan, admission.prediction).await?;
+        let id = self.parts.core.migrate(row.spec.id, target, plan, admission.prediction).await?;
         Ok(MigrateAnswer::Started(Box::new(self.migration(tenant, id.as_str()).await?)))
     }
 
@@ -125,9 +124,8 @@ impl Service {
             None => None,
         };
         let filter = MigrationFilter { tenant: Some(tenant.clone()), container, unsettled };
-        let rows = self
-            .store("listing migrations", move |store| store.migrations(&filter, limit))
-            .await?;
+        let rows =
+            self.store("listing migrations", move |store| store.migrations(&filter, limit)).await?;
         Ok(rows.iter().map(|row| self.parts.latest.view(row)).collect())
     }
 
@@ -137,20 +135,18 @@ impl Service {
     /// `unknown-migration`.
     pub async fn migration(&self, tenant: &Tenant, id: &str) -> Result<MigrationView, Refusal> {
         let row = match id.parse::<MigrationId>() {
-            Ok(id) => {
-                self.store("reading a migration", move |store| store.migration(&id)).await?
-            }
+            Ok(id) => self.store("reading a migration", move |store| store.migration(&id)).await?,
             Err(_) => None,
         };
-        row.filter(|row| row.tenant == *tenant)
-            .map(|row| self.parts.latest.view(&row))
-            .ok_or_else(|| {
+        row.filter(|row| row.tenant == *tenant).map(|row| self.parts.latest.view(&row)).ok_or_else(
+            || {
                 Refusal::new(
                     "unknown-migration",
                     format!("there is no migration `{}`", shown(id)),
                     "list them with `godwit migration ls`",
                 )
-            })
+            },
+        )
     }
 
     async fn admission(
@@ -160,21 +156,19 @@ impl Service {
     ) -> Result<Admission, Refusal> {
         let mode = request.mode.unwrap_or_default();
         let registry = &self.parts.registry;
-        let source =
-            registry.facts(&row.node).ok_or_else(|| unknown_node(row.node.as_str()))?;
+        let source = registry.facts(&row.node).ok_or_else(|| unknown_node(row.node.as_str()))?;
         let (image, past) = self.image_and_past(row, mode).await?;
         let memory_bytes = registry
             .memory_of(&row.node, &row.spec.name)
-            .or(row.spec.limits.memory_bytes)
-            .unwrap_or(0);
+            .or(past.map(|past| past.bytes))
+            .or(row.spec.limits.memory_bytes);
         let wish = |target: &NodeId| Wish {
             name: row.spec.name.as_str(),
             source: Some(&source),
             arch: None,
             mode,
-            memory_bytes,
+            memory_bytes: memory_bytes.unwrap_or(0),
             image_bytes: if registry.holds(target, &row.spec.image) { 0 } else { image },
-            past,
         };
         let (target, mut reasons) = match &request.to {
             Some(to) => {
@@ -189,9 +183,9 @@ impl Service {
         reasons.splice(0..0, state_fits(row, mode));
         Ok(Admission {
             ok: reasons.is_empty(),
-            prediction: target.as_ref().map(|target: &NodeFacts| {
-                let wish = wish(&target.node);
-                let bytes = wish.memory_bytes + wish.image_bytes;
+            // Without a word on its memory there is nothing to go by.
+            prediction: target.as_ref().zip(memory_bytes).map(|(target, memory_bytes)| {
+                let bytes = memory_bytes + wish(&target.node).image_bytes;
                 placement::predict(mode, bytes, request.bwlimit, past)
             }),
             source: row.node.clone(),
@@ -207,8 +201,7 @@ impl Service {
         row: &ContainerRow,
         mode: Mode,
     ) -> Result<(u64, Option<Past>), Refusal> {
-        let filter =
-            MigrationFilter { container: Some(row.spec.id), ..MigrationFilter::default() };
+        let filter = MigrationFilter { container: Some(row.spec.id), ..MigrationFilter::default() };
         let (tenant, id) = (row.spec.tenant.clone(), row.spec.image.clone());
         let (images, moves) = self
             .store("reading what admission needs", move |store| {
@@ -255,11 +248,7 @@ fn state_fits(row: &ContainerRow, mode: Mode) -> Option<Reason> {
     }
 }
 
-pub(super) fn not_admitted(
-    name: &ContainerName,
-    target: &NodeId,
-    reasons: Vec<Reason>,
-) -> Refusal {
+pub(super) fn not_admitted(name: &ContainerName, target: &NodeId, reasons: Vec<Reason>) -> Refusal {
     let (message, remedy) = said(&reasons);
     Refusal {
         code: "admission-refused",
@@ -275,7 +264,12 @@ pub(super) fn no_node(name: &ContainerName, reasons: Vec<Reason>) -> Refusal {
     } else {
         said(&reasons)
     };
-    Refusal { code: "no-node", message: format!("no node suits {name}: {message}"), remedy, reasons }
+    Refusal {
+        code: "no-node",
+        message: format!("no node suits {name}: {message}"),
+        remedy,
+        reasons,
+    }
 }
 
 /// Several reasons in one sentence, and the first remedy.

@@ -1,11 +1,11 @@
 //! Containers: what was asked for, who owns them, and how they are.
 
+use super::words::words;
+use super::{Store, StoreError, convert};
 use godwit_proto::container::ContainerSpec;
 use godwit_proto::id::{ContainerId, ContainerName, Epoch, NodeId, Tenant};
 use jiff::Timestamp;
 use rusqlite::{Result, Row, params};
-use super::words::words;
-use super::{Store, StoreError, convert};
 
 /// A container.
 #[derive(Debug, Clone, PartialEq, Eq)]

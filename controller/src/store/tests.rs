@@ -64,11 +64,7 @@ fn attempt(id: &str, container: &ContainerRow, counter: u32) -> AttemptRow {
         outcome: None,
         reason: None,
         remedy: None,
-        phases: vec![PhaseMark {
-            phase: "preparing".into(),
-            started: Timestamp::now(),
-            ms: None,
-        }],
+        phases: vec![PhaseMark { phase: "preparing".into(), started: Timestamp::now(), ms: None }],
         bytes: 0,
         wire_bytes: 0,
         gap_ms: None,

@@ -23,11 +23,8 @@ pub(crate) fn docker_archive(name: Option<&str>, layer: &[u8]) -> (ImageId, Vec<
     let id = config_id(CONFIG);
     let tags = name.map_or("null".into(), |name| format!(r#"["{name}"]"#));
     let manifest = format!(r#"[{{"Config":"{id}.json","RepoTags":{tags},"Layers":["l.tar"]}}]"#);
-    let files: [(&str, &[u8]); 3] = [
-        ("l.tar", layer),
-        (&format!("{id}.json"), CONFIG),
-        ("manifest.json", manifest.as_bytes()),
-    ];
+    let files: [(&str, &[u8]); 3] =
+        [("l.tar", layer), (&format!("{id}.json"), CONFIG), ("manifest.json", manifest.as_bytes())];
     (id.parse().unwrap(), tar_of(&files))
 }
 
@@ -86,7 +83,8 @@ fn no_truncation_passes_for_an_archive() {
 
 #[test]
 fn garbage_is_refused_for_what_it_is() {
-    let noise: Vec<u8> = (0..20_000_u32).map(|n| (n.wrapping_mul(2_654_435_761) >> 13) as u8).collect();
+    let noise: Vec<u8> =
+        (0..20_000_u32).map(|n| (n.wrapping_mul(2_654_435_761) >> 13) as u8).collect();
     assert!(matches!(inspect(noise.as_slice()), Err(ArchiveError::Unreadable(_))));
     assert!(matches!(inspect(&b""[..]), Err(ArchiveError::Unreadable(_))));
     assert!(matches!(inspect(&[0x1f, 0x8b, 8, 0][..]), Err(ArchiveError::Compressed("gzip"))));
@@ -107,10 +105,7 @@ fn an_archive_of_several_images_or_none_is_refused() {
 fn a_configuration_that_is_not_its_name_is_damaged() {
     let id = "ab".repeat(32);
     let manifest = format!(r#"[{{"Config":"{id}.json","Layers":[]}}]"#);
-    let bytes = tar_of(&[
-        (&format!("{id}.json"), CONFIG),
-        ("manifest.json", manifest.as_bytes()),
-    ]);
+    let bytes = tar_of(&[(&format!("{id}.json"), CONFIG), ("manifest.json", manifest.as_bytes())]);
     assert!(matches!(inspect(bytes.as_slice()), Err(ArchiveError::Damaged(_))));
 }
 
@@ -118,10 +113,7 @@ fn a_configuration_that_is_not_its_name_is_damaged() {
 fn a_layer_that_is_missing_is_named() {
     let id = config_id(CONFIG);
     let manifest = format!(r#"[{{"Config":"{id}.json","Layers":["gone.tar"]}}]"#);
-    let bytes = tar_of(&[
-        (&format!("{id}.json"), CONFIG),
-        ("manifest.json", manifest.as_bytes()),
-    ]);
+    let bytes = tar_of(&[(&format!("{id}.json"), CONFIG), ("manifest.json", manifest.as_bytes())]);
     match inspect(bytes.as_slice()) {
         Err(ArchiveError::Lacks(file)) => assert_eq!(file, "gone.tar"),
         other => panic!("{other:?}"),
