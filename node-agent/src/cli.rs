@@ -1,5 +1,7 @@
 //! The agent's command line.
 
+#![expect(unsafe_code, reason = "the allocator is told once, before any thread exists")]
+
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand, ValueEnum};
@@ -38,6 +40,7 @@ enum Command {
 pub fn main() -> ExitCode {
     let cli = Cli::parse();
     log(cli.log_format);
+    share_one_heap();
     let built = tokio::runtime::Builder::new_multi_thread()
         // Enough for frames and files; hashing and compression have threads of their own.
         .worker_threads(2)
@@ -55,6 +58,17 @@ pub fn main() -> ExitCode {
         tracing::error!("{error:#}");
         ExitCode::FAILURE
     })
+}
+
+/// Keeps the agent small: glibc gives each thread a heap of its own otherwise, and what
+/// fifty moves leave scattered over them is never given back (44 against 22 MB resident
+/// after sixty moves of 64 MB).
+fn share_one_heap() {
+    #[cfg(target_env = "gnu")]
+    // SAFETY: mallopt only sets a number of the allocator's; no other thread exists yet.
+    unsafe {
+        nix::libc::mallopt(nix::libc::M_ARENA_MAX, 1);
+    }
 }
 
 async fn serve(run: config::Run) -> anyhow::Result<ExitCode> {

@@ -114,6 +114,12 @@ pub trait Engine: Send + Sync + 'static {
     ) -> impl Future<Output = Result<(), EngineError>> + Send;
     /// Loads a docker-archive and answers the id that it then has.
     fn load_image(&self, file: &Path) -> impl Future<Output = Result<ImageId, EngineError>> + Send;
+    /// Gives an image that the engine holds one more name; has it already is success.
+    fn name_image(
+        &self,
+        id: &ImageId,
+        name: &str,
+    ) -> impl Future<Output = Result<(), EngineError>> + Send;
     /// Removes an image; absent is success.
     fn remove_image(&self, id: &ImageId) -> impl Future<Output = Result<(), EngineError>> + Send;
 

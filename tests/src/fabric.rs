@@ -52,7 +52,8 @@ impl Fabric {
     /// # Panics
     /// When anything of it does not come up.
     pub fn with_broker_apart(edges: u8) -> Self {
-        let fabric = Self { has_broker_apart: true, ..Self::bare(edges) };
+        let mut fabric = Self::bare(edges);
+        fabric.has_broker_apart = true;
         fabric.start_broker();
         fabric.start_controller();
         for host in fabric.edges(edges) {

@@ -7,7 +7,9 @@ use godwit_proto::container::ContainerSpec;
 use godwit_proto::frame::{FromNode, NodeAnswer, NodeRequest, Progress, ToNode};
 use godwit_proto::id::{ContainerId, Epoch, MigrationId, NodeId};
 use godwit_proto::migration::drive::Desk;
-use godwit_proto::migration::{Cause, Due, Holding, Message, Order, Phase, Plan, Report, Row};
+use godwit_proto::migration::{
+    Cause, Due, Holding, Intent as AtRest, Message, Order, Phase, Plan, Report, Row,
+};
 use jiff::Timestamp;
 use tokio::sync::{broadcast, mpsc};
 
@@ -24,8 +26,9 @@ pub(super) struct Core {
     world: World,
     desk: Desk,
     containers: BTreeMap<ContainerId, ContainerRow>,
-    /// What the holder of a container said last, under the present run.
-    reports: BTreeMap<ContainerId, Report>,
+    /// What each node said last of each container, under the present run.
+    reports: BTreeMap<(ContainerId, NodeId), Report>,
+    ticks: u32,
     clocks: BTreeMap<Key, Clock>,
     questions: BTreeMap<u64, Reply<NodeAnswer>>,
     last_question: u64,
@@ -47,8 +50,7 @@ impl Core {
         let last_counter = store.last_counter()?;
         let generation = store.generation()?;
         let attempts = unsettled.into_iter().map(|a| ((a.container, a.epoch), a)).collect();
-        let mut world =
-            World { store, frames, attempts, changed: Vec::new(), run_changed: false };
+        let mut world = World { store, frames, attempts, changed: Vec::new(), run_changed: false };
         let nonce = u64::from_le_bytes(random());
         let desk = Desk::open(&mut world, generation, nonce, rows, Duration::ZERO)?;
         Ok(Self {
@@ -56,6 +58,7 @@ impl Core {
             desk,
             containers,
             reports: BTreeMap::new(),
+            ticks: 0,
             clocks: BTreeMap::new(),
             questions: BTreeMap::new(),
             last_question: 0,
@@ -90,6 +93,18 @@ impl Core {
         if let Err(error) = done.and_then(|()| self.follow()) {
             tracing::error!(error = %crate::refusal::Chain(&error), "the database refuses; tried again soon");
         }
+    }
+
+    /// Another controller is obeyed: this one must not act any more.
+    pub(super) fn is_superseded(&self) -> bool {
+        let is_superseded = !self.desk.claims().may_act();
+        if is_superseded {
+            tracing::error!(
+                "another controller is obeyed by the fabric's nodes: this one stops. Start it \
+                 again only if the other is gone"
+            );
+        }
+        is_superseded
     }
 
     fn now(&self) -> Duration {
@@ -134,10 +149,16 @@ impl Core {
         let row = self.idle(id)?;
         match row.state {
             ContainerState::Running | ContainerState::Starting => return Ok(()),
-            ContainerState::Failed if self.reports.get(&id).is_none_or(|r| r.phase == Phase::Dead) => {
+            ContainerState::Failed
+                if self.said(id).is_none_or(|report| report.phase == Phase::Dead) =>
+            {
                 return Err(Refusal::new(
                     "failed",
-                    format!("`{}` was never made: {}", row.spec.name, row.error.as_deref().unwrap_or("")),
+                    format!(
+                        "`{}` was never made: {}",
+                        row.spec.name,
+                        row.error.as_deref().unwrap_or("")
+                    ),
                     "remove it and run it again",
                 ));
             }
@@ -182,6 +203,26 @@ impl Core {
                 "name another node with --to",
             ));
         }
+        for node in [&row.node, &to] {
+            if !self.desk.claims().holds(node) {
+                return Err(Refusal::new(
+                    "node-silent",
+                    format!("`{node}` has not answered this controller yet"),
+                    "wait a moment and try again; see `godwit node ls`",
+                ));
+            }
+        }
+        let is_known = self.said(id).is_some_and(|report| {
+            let rests = matches!(report.phase, Phase::Active | Phase::Stopped);
+            report.epoch == row.epoch && rests && !report.is_busy
+        });
+        if !is_known {
+            return Err(Refusal::new(
+                "busy",
+                format!("`{}` has not said yet how `{}` is", row.node, row.spec.name),
+                "wait a moment and try again; see `godwit ps -a`",
+            ));
+        }
         let epoch = self.next_epoch();
         let (now, ends) = (self.now(), (row.node.clone(), to));
         self.desk
@@ -213,7 +254,7 @@ impl Core {
             });
         };
         let now = self.now();
-        match self.desk.cancel(&mut self.world, key, "cancelled by an operator", now) {
+        match self.desk.cancel(&mut self.world, key, moves::CANCELLED, now) {
             Ok(true) => Ok(()),
             Ok(false) => Err(Refusal::new(
                 "decided",
@@ -250,7 +291,7 @@ impl Core {
                     Message::Report { run, report } if run == self.desk.claims().run() => {
                         self.note(node, report)
                     }
-                    Message::Promised { .. } => self.urge_all(Some(node)),
+                    Message::Promised { .. } => self.urge_all(Some(node), Heard::Now),
                     _ => Ok(()),
                 }
             }
@@ -274,22 +315,17 @@ impl Core {
         }
     }
 
-    /// Keeps the report of a container's holder and acts on it.
+    /// Keeps what a node says of a container and acts on it.
     fn note(&mut self, node: &NodeId, report: Report) -> Result<(), StoreError> {
         let id = report.container;
         self.last_counter = self.last_counter.max(report.epoch.counter);
-        if self.containers.get(&id).is_none_or(|row| row.node != *node) {
+        let key = (id, node.clone());
+        let rank = |report: &Report| (report.epoch, report.phase);
+        if self.reports.get(&key).is_some_and(|old| rank(old) > rank(&report)) {
             return Ok(());
         }
-        let is_late = self
-            .reports
-            .get(&id)
-            .is_some_and(|old| (old.epoch, old.phase) > (report.epoch, report.phase));
-        if !is_late {
-            self.reports.insert(id, report);
-            self.advance(id)?;
-        }
-        Ok(())
+        self.reports.insert(key, report);
+        self.advance(id, Heard::Now)
     }
 
     fn note_progress(&mut self, progress: &Progress) {
@@ -310,49 +346,57 @@ impl Core {
         for key in live {
             self.follow_move(key)?;
         }
-        self.urge_all(None)
+        self.ticks = self.ticks.wrapping_add(1);
+        self.urge_all(None, Heard::Before)
     }
 
     /// Repeats what is asked of containers at rest, of one node's or of all.
-    fn urge_all(&mut self, node: Option<&NodeId>) -> Result<(), StoreError> {
+    fn urge_all(&mut self, node: Option<&NodeId>, heard: Heard) -> Result<(), StoreError> {
         let wanted = |row: &&ContainerRow| node.is_none_or(|node| row.node == *node);
         let ids: Vec<_> = self.containers.values().filter(wanted).map(|row| row.spec.id).collect();
         for id in ids {
-            self.advance(id)?;
+            self.advance(id, heard)?;
         }
         Ok(())
     }
 
     fn urge(&mut self, id: ContainerId) {
-        if let Err(error) = self.advance(id) {
+        if let Err(error) = self.advance(id, Heard::Now) {
             tracing::error!(%error, "tried again soon");
         }
     }
 
     /// What a container at rest is due, given its holder's last word.
-    fn advance(&mut self, id: ContainerId) -> Result<(), StoreError> {
+    fn advance(&mut self, id: ContainerId, heard: Heard) -> Result<(), StoreError> {
         if self.is_moving(id) || !self.desk.claims().may_act() {
             return Ok(());
         }
         let Some(row) = self.containers.get(&id) else { return Ok(()) };
-        let report = self.reports.get(&id);
+        let report = self.reports.get(&(id, row.node.clone()));
         let holding = Holding {
             spec: row.spec.clone(),
             node: row.node.clone(),
             epoch: row.epoch,
             intent: match row.intent {
-                Intent::Create => godwit_proto::migration::Intent::Create,
-                Intent::Start => godwit_proto::migration::Intent::Start,
-                Intent::Stop => godwit_proto::migration::Intent::Stop,
-                Intent::Remove => godwit_proto::migration::Intent::Remove,
-                Intent::Rest => godwit_proto::migration::Intent::Rest,
+                Intent::Create => AtRest::Create,
+                Intent::Start => AtRest::Start,
+                Intent::Stop => AtRest::Stop,
+                Intent::Remove => AtRest::Remove,
+                Intent::Rest => AtRest::Rest,
             },
         };
-        match holding.due(report) {
+        self.clear_elsewhere(&holding, report);
+        // At rest nothing is urgent: a last report that was lost is asked for now and then.
+        let is_time = row.intent != Intent::Rest || self.ticks.is_multiple_of(ASK_EVERY);
+        let due = match heard {
+            Heard::Before if is_time => holding.due_again(report),
+            _ => holding.due(report),
+        };
+        match due {
             Due::Wait if row.intent == Intent::Rest => self.observe(id),
             Due::Wait => Ok(()),
             Due::Order(order) => {
-                self.order(&holding, order);
+                self.order(&holding.node, &holding, order);
                 Ok(())
             }
             Due::Reached => self.reached(id),
@@ -371,11 +415,22 @@ impl Core {
         }
     }
 
-    fn order(&self, holding: &Holding, order: Order) {
-        if self.desk.claims().holds(&holding.node) {
+    /// What an older attempt left on other nodes is of no use once the holder has it.
+    fn clear_elsewhere(&self, holding: &Holding, home: Option<&Report>) {
+        let Some(home) = home.filter(|_| holding.intent == AtRest::Rest) else { return };
+        let of_it = self.reports.iter().filter(|((id, _), _)| *id == holding.spec.id);
+        for ((_, node), report) in of_it.filter(|((_, node), _)| *node != holding.node) {
+            if let Some(order) = holding.due_elsewhere(home, report) {
+                self.order(node, holding, order);
+            }
+        }
+    }
+
+    fn order(&self, node: &NodeId, holding: &Holding, order: Order) {
+        if self.desk.claims().holds(node) {
             let (run, container, epoch) =
                 (self.desk.claims().run(), holding.spec.id, holding.epoch);
-            self.world.tell(&holding.node, ToNode::Order { run, container, epoch, order });
+            self.world.tell(node, ToNode::Order { run, container, epoch, order });
         }
     }
 
@@ -388,12 +443,12 @@ impl Core {
                     row.intent = Intent::Start;
                     row.epoch = epoch;
                 })?;
-                self.advance(id)
+                self.advance(id, Heard::Now)
             }
             Intent::Remove => {
                 self.world.store.delete_container(id)?;
                 self.containers.remove(&id);
-                self.reports.remove(&id);
+                self.reports.retain(|(of, _), _| *of != id);
                 let _ = self.events.send(Event::Container(ContainerView::removed(&row)));
                 Ok(())
             }
@@ -413,7 +468,7 @@ impl Core {
 
     /// A container at rest is as its holder says.
     fn observe(&mut self, id: ContainerId) -> Result<(), StoreError> {
-        let Some(report) = self.reports.get(&id).cloned() else { return Ok(()) };
+        let Some(report) = self.said(id).cloned() else { return Ok(()) };
         let was = self.containers.get(&id).map(|row| row.state);
         let (state, error) = match report.phase {
             Phase::Active | Phase::Kept => (ContainerState::Running, None),
@@ -457,25 +512,17 @@ impl Core {
     fn settle_container(&mut self, row: &Row) -> Result<(), StoreError> {
         let id = row.spec.id;
         let holder = row.holder().clone();
-        let word = row.end(&holder).and_then(|end| {
-            let decider = self.desk.attempt(id, row.epoch)?;
-            decider.report(end).cloned()
-        });
         let is_lost = row.ruling.is_some_and(|ruling| ruling.cause == Cause::MemoryLost);
         self.change(id, |container| {
             container.node = holder;
             container.epoch = row.epoch;
         })?;
-        match word {
-            Some(report) => drop(self.reports.insert(id, report)),
-            None => drop(self.reports.remove(&id)),
-        }
         if row.is_settled {
             let lost = is_lost.then(|| "its memory was lost in a migration".to_owned());
             let state = if is_lost { ContainerState::Exited } else { ContainerState::Running };
             self.set_state(id, state, lost)?;
             self.world.attempts.remove(&(id, row.epoch));
-            return self.advance(id);
+            return self.advance(id, Heard::Now);
         }
         Ok(())
     }
@@ -489,13 +536,18 @@ impl Core {
             self.world.store.save_attempt(stored)?;
             let in_doubt = stored.phase == "in-doubt";
             self.show_move(key);
-            let state =
-                if in_doubt { ContainerState::InDoubt } else { ContainerState::Migrating };
+            let state = if in_doubt { ContainerState::InDoubt } else { ContainerState::Migrating };
             if !before.settled && !decider_is_settled(&self.desk, key) {
                 self.set_state(key.0, state, None)?;
             }
         }
         Ok(())
+    }
+
+    /// What the container's holder said last.
+    fn said(&self, id: ContainerId) -> Option<&Report> {
+        let row = self.containers.get(&id)?;
+        self.reports.get(&(id, row.node.clone()))
     }
 
     fn is_moving(&self, id: ContainerId) -> bool {
@@ -598,6 +650,15 @@ impl Core {
     }
 }
 
+/// Whether something was just heard, or only time passed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Heard {
+    Now,
+    Before,
+}
+
+/// Every how many ticks the holder of a container at rest is asked: every five seconds or so.
+const ASK_EVERY: u32 = 12;
 const MIN: Epoch = Epoch { generation: 0, counter: 0 };
 const MAX: Epoch = Epoch { generation: u32::MAX, counter: u32::MAX };
 

@@ -36,14 +36,45 @@ type Reply<T> = oneshot::Sender<Result<T, Refusal>>;
 
 /// What the core is asked.
 enum Ask {
-    Create { spec: Box<ContainerSpec>, node: NodeId, start: bool, reply: Reply<()> },
-    Start { id: ContainerId, reply: Reply<()> },
-    Stop { id: ContainerId, reply: Reply<()> },
-    Remove { id: ContainerId, force: bool, reply: Reply<()> },
-    Migrate { id: ContainerId, to: NodeId, plan: Plan, predicted: Option<Prediction>, reply: Reply<MigrationId> },
-    Cancel { id: MigrationId, reply: Reply<()> },
-    Node { node: NodeId, request: NodeRequest, reply: Reply<NodeAnswer> },
-    Heard { node: NodeId, frame: Box<FromNode> },
+    Create {
+        spec: Box<ContainerSpec>,
+        node: NodeId,
+        start: bool,
+        reply: Reply<()>,
+    },
+    Start {
+        id: ContainerId,
+        reply: Reply<()>,
+    },
+    Stop {
+        id: ContainerId,
+        reply: Reply<()>,
+    },
+    Remove {
+        id: ContainerId,
+        force: bool,
+        reply: Reply<()>,
+    },
+    Migrate {
+        id: ContainerId,
+        to: NodeId,
+        plan: Plan,
+        predicted: Option<Prediction>,
+        reply: Reply<MigrationId>,
+    },
+    Cancel {
+        id: MigrationId,
+        reply: Reply<()>,
+    },
+    Node {
+        node: NodeId,
+        request: NodeRequest,
+        reply: Reply<NodeAnswer>,
+    },
+    Heard {
+        node: NodeId,
+        frame: Box<FromNode>,
+    },
     Run(oneshot::Sender<Run>),
     Tick,
 }
@@ -72,6 +103,10 @@ impl Decisions {
         std::thread::spawn(move || {
             while let Some(ask) = inbox.blocking_recv() {
                 core.hear(ask);
+                if core.is_superseded() {
+                    // Its queues close with it, which ends the program.
+                    return;
+                }
             }
         });
         tokio::spawn(tick(asks.downgrade()));
@@ -96,7 +131,12 @@ impl Decisions {
     ///
     /// # Errors
     /// `name-taken`, `internal`, `shutting-down`.
-    pub async fn create(&self, spec: ContainerSpec, node: NodeId, start: bool) -> Result<(), Refusal> {
+    pub async fn create(
+        &self,
+        spec: ContainerSpec,
+        node: NodeId,
+        start: bool,
+    ) -> Result<(), Refusal> {
         self.ask(|reply| Ask::Create { spec: Box::new(spec), node, start, reply }).await
     }
 
@@ -150,7 +190,11 @@ impl Decisions {
     ///
     /// # Errors
     /// `node-silent` when no answer comes in time, `node-refused` with the node's words.
-    pub async fn ask_node(&self, node: &NodeId, request: NodeRequest) -> Result<NodeAnswer, Refusal> {
+    pub async fn ask_node(
+        &self,
+        node: &NodeId,
+        request: NodeRequest,
+    ) -> Result<NodeAnswer, Refusal> {
         let asked = self.ask(|reply| Ask::Node { node: node.clone(), request, reply });
         tokio::time::timeout(ANSWER_WITHIN, asked).await.unwrap_or_else(|_| {
             Err(Refusal::new(

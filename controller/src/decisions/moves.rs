@@ -10,6 +10,8 @@ use jiff::Timestamp;
 use crate::store::{AttemptRow, PhaseMark};
 use crate::view;
 
+/// Why a move is called off that an operator called off.
+pub(super) const CANCELLED: &str = "cancelled by an operator";
 /// How long a decided move may be silent before it is shown as in doubt.
 const DOUBT_SECONDS: u64 = 5;
 
@@ -141,15 +143,19 @@ impl Clock {
             (Some(End::Target), Some(Cause::Salvaged)) => "salvaged",
             (Some(End::Target), _) => "moved",
             (_, Some(Cause::Returned)) => "returned",
-            _ if row.cancelled.is_some() && row.reason.is_none() => "cancelled",
+            _ if row.cancelled.as_deref() == Some(CANCELLED) => "cancelled",
             _ => "aborted",
         };
         stored.outcome = Some(outcome.into());
         if outcome == "moved" {
             return;
         }
-        let said = row.reason.clone().or_else(|| row.cancelled.clone());
-        stored.reason = Some(said.unwrap_or_else(|| "the controller restarted in the middle".into()));
+        let said = match outcome {
+            "cancelled" => row.cancelled.clone(),
+            _ => row.reason.clone().or_else(|| row.cancelled.clone()),
+        };
+        stored.reason =
+            Some(said.unwrap_or_else(|| "the controller restarted in the middle".into()));
         let holder = row.holder();
         stored.remedy = Some(match outcome {
             "lost" => format!(

@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use bollard::query_parameters::{ListImagesOptions, RemoveImageOptions};
+use bollard::query_parameters::{ListImagesOptions, RemoveImageOptions, TagImageOptions};
 use godwit_proto::id::ImageId;
 use hyper::Method;
 use serde::Deserialize;
@@ -63,6 +63,17 @@ impl Podman {
         let image = self.docker.inspect_image(name).await.map_err(|e| self.refused(&what(), e))?;
         let id = image.id.unwrap_or_default();
         id.parse().map_err(|error| unreadable(format!("{error}")))
+    }
+
+    pub(super) async fn tag(&self, id: &ImageId, name: &str) -> Result<(), EngineError> {
+        // A colon before the last slash is a registry's port, not a tag's.
+        let (repo, tag) = match name.rsplit_once(':') {
+            Some((repo, tag)) if !tag.contains('/') => (repo, tag),
+            _ => (name, "latest"),
+        };
+        let options = TagImageOptions { repo: Some(repo.into()), tag: Some(tag.into()) };
+        let tagged = self.docker.tag_image(id.as_str(), Some(options)).await;
+        tagged.map_err(|error| self.refused(&format!("naming image {} {name}", id.short()), error))
     }
 
     /// Makes an image without a name from the tar of a root directory.

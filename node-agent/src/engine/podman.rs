@@ -241,6 +241,9 @@ impl Engine for Podman {
     async fn load_image(&self, file: &Path) -> Result<ImageId, EngineError> {
         self.read_image(file).await
     }
+    async fn name_image(&self, id: &ImageId, name: &str) -> Result<(), EngineError> {
+        self.tag(id, name).await
+    }
     async fn remove_image(&self, id: &ImageId) -> Result<(), EngineError> {
         self.drop_image(id).await
     }

@@ -126,10 +126,28 @@ async fn require_image<E: Engine>(
     record: &Record,
     from: &Peer,
 ) -> Result<(), CallError> {
-    let wanted = &record.spec.image;
-    if tools.engine.images().await?.iter().any(|held| held.id == *wanted) {
-        return Ok(());
+    let (wanted, name) = (&record.spec.image, &record.spec.image_name);
+    let held = tools.engine.images().await?;
+    let named = match held.iter().find(|held| held.id == *wanted) {
+        Some(held) => held.names.contains(name),
+        None => {
+            load_image(tools, record, from).await?;
+            false
+        }
+    };
+    if !named {
+        // podman looks the image up by its name again when it restores.
+        tools.engine.name_image(wanted, name).await?;
     }
+    Ok(())
+}
+
+async fn load_image<E: Engine>(
+    tools: &Tools<E>,
+    record: &Record,
+    from: &Peer,
+) -> Result<(), CallError> {
+    let wanted = &record.spec.image;
     let file = tools.spool.join(format!("{wanted}.image"));
     let stream = StreamId::Image(wanted.clone());
     receive(tools, record, stream, from, &file, Step::FetchingImage).await?;
@@ -162,7 +180,7 @@ async fn receive<E: Engine>(
                 return Ok(manifest_digest(&received?.manifest));
             }
             _ = every.tick() => {
-                let at = watched.borrow().clone();
+                let at = *watched.borrow();
                 // The step is worth telling once bytes flow: the target waits long before.
                 if at.total_bytes.is_some() {
                     tools.report(shown(record, step, &at));
