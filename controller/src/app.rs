@@ -58,6 +58,12 @@ pub enum AppError {
         /// What the kernel said.
         source: std::io::Error,
     },
+    /// Another controller of this data directory runs: two would overwrite each other.
+    #[error("another controller runs on {path}: stop it first, or name another --data-dir")]
+    Running {
+        /// The directory.
+        path: PathBuf,
+    },
     /// The database cannot be opened.
     #[error(transparent)]
     Store(#[from] StoreError),
@@ -87,6 +93,8 @@ pub enum AppError {
 pub struct Controller {
     config: Config,
     broker: Option<Broker>,
+    /// Held as long as this controller may write the database.
+    _lock: std::fs::File,
     rest: TcpListener,
     rest_address: SocketAddr,
     store: StoreHandle,
@@ -104,6 +112,7 @@ impl Controller {
         let data = &config.data_dir;
         std::fs::create_dir_all(data)
             .map_err(|source| AppError::DataDir { path: data.clone(), source })?;
+        let lock = lock(data)?;
         let file = data.join("godwit.db");
         let core_store = Store::open(&file)?;
         let store = StoreHandle::open(&file)?;
@@ -118,7 +127,7 @@ impl Controller {
         let at = |source| AppError::Listen { address: config.listen, source };
         let rest = TcpListener::bind(config.listen).await.map_err(at)?;
         let rest_address = rest.local_addr().map_err(at)?;
-        Ok(Self { config, broker, rest, rest_address, store, core_store, images })
+        Ok(Self { config, broker, _lock: lock, rest, rest_address, store, core_store, images })
     }
 
     /// Where the REST API is, with its real port.
@@ -237,6 +246,16 @@ impl Controller {
                 address.into()
             }
         }
+    }
+}
+
+fn lock(data: &std::path::Path) -> Result<std::fs::File, AppError> {
+    let failed = |source| AppError::DataDir { path: data.to_owned(), source };
+    let file = std::fs::File::create(data.join("lock")).map_err(failed)?;
+    match file.try_lock() {
+        Ok(()) => Ok(file),
+        Err(std::fs::TryLockError::WouldBlock) => Err(AppError::Running { path: data.to_owned() }),
+        Err(std::fs::TryLockError::Error(source)) => Err(failed(source)),
     }
 }
 

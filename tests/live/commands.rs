@@ -84,7 +84,10 @@ fn what_is_wrong_is_answered_and_moves_nothing() {
     mqtt.replied("unparsed", "failed");
     mqtt.publish("levitate", r#"{"id":"verb-1","container":"counter"}"#, &[]);
     let reply = mqtt.replied("verb-1", "failed");
-    assert!(reply["message"].as_str().is_some_and(|m| m.contains("migrate")), "the known verbs: {reply}");
+    assert!(
+        reply["message"].as_str().is_some_and(|m| m.contains("migrate")),
+        "the known verbs: {reply}"
+    );
     mqtt.publish("migrate", r#"{"id":"type-1","container":7}"#, &[]);
     let reply = mqtt.replied("type-1", "failed");
     assert!(reply["message"].as_str().is_some_and(|m| m.contains("container")), "{reply}");

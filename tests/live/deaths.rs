@@ -94,6 +94,9 @@ fn the_broker_is_restarted_in_the_transfer_which_goes_on() {
     assert_eq!(end["outcome"], "moved", "{end}");
     let (bytes, wire) = (end["bytes"].as_u64(), end["wire_bytes"].as_u64());
     let resent = wire.zip(bytes).map(|(wire, bytes)| wire.saturating_sub(bytes));
-    assert!(resent.is_some_and(|resent| resent < 16 << 20), "what was acknowledged is not sent again: {end}");
+    assert!(
+        resent.is_some_and(|resent| resent < 16 << 20),
+        "what was acknowledged is not sent again: {end}"
+    );
     scene.runs_once_on("edge-b");
 }

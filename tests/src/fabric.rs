@@ -208,7 +208,8 @@ impl Fabric {
         eventually("the node is online and fit to migrate", || {
             let nodes = self.json(&["node", "ls"]);
             let found = nodes.as_array().and_then(|all| all.iter().find(|n| n["name"] == node));
-            let is_fit = |n: &&Value| n["state"] == "online" && n["info"]["probe"]["can_migrate"] == true;
+            let is_fit =
+                |n: &&Value| n["state"] == "online" && n["info"]["probe"]["can_migrate"] == true;
             found.filter(is_fit).map(drop).ok_or(nodes.clone())
         });
     }

@@ -31,7 +31,10 @@ pub fn eventually_within<T, E: Debug>(
             Ok(answer) => return answer,
             Err(last) => {
                 let waited = begin.elapsed();
-                assert!(waited < patience, "waited {waited:.1?} in vain until {what}; last: {last:?}");
+                assert!(
+                    waited < patience,
+                    "waited {waited:.1?} in vain until {what}; last: {last:?}"
+                );
             }
         }
         std::thread::sleep(Duration::from_millis(50));

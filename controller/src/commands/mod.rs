@@ -8,7 +8,7 @@
 //!
 //! A claim is recorded before anything is done and a reply before it is sent. A request
 //! whose end was not told when the controller stopped is followed up by the next one:
-//! what it waits for (its [`Goal`]) is recorded with it.
+//! what it waits for (its `Goal`) is recorded with it.
 
 mod goal;
 

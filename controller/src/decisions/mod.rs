@@ -11,8 +11,11 @@
 //! surrounds it: who holds which container (`core`), how rows reach the disk
 //! (`world`), and how a move looks to people (`moves`).
 
+mod asked;
 mod core;
+mod follow;
 mod moves;
+mod rest;
 mod world;
 
 use std::time::Duration;
