@@ -65,9 +65,6 @@ pub enum AgentError {
     /// The session with the broker.
     #[error("the session with the broker")]
     Session(#[from] godwit_bus::PublishError),
-    /// A frozen container's checkpoint cannot be read again.
-    #[error("cannot take up what was under way: {0}")]
-    Resume(String),
 }
 
 /// Runs the agent until `shutdown`.
@@ -131,7 +128,7 @@ pub async fn run(config: Config, shutdown: CancellationToken) -> Result<(), Agen
         ledgered,
     });
     let hands = Hands::new(tools, driver.clone());
-    hands.resume(&records).await.map_err(|error| AgentError::Resume(error.to_string()))?;
+    hands.resume(&records).await;
 
     let mut tasks = JoinSet::new();
     tasks.spawn(hands.serve(errand_inbox));
@@ -169,7 +166,11 @@ fn engine_config(config: &Config) -> EngineConfig {
     }
 }
 
-fn bus_config(node: &NodeId, broker: godwit_bus::BrokerUrl, info: &godwit_proto::node::NodeInfo) -> BusConfig {
+fn bus_config(
+    node: &NodeId,
+    broker: godwit_bus::BrokerUrl,
+    info: &godwit_proto::node::NodeInfo,
+) -> BusConfig {
     let state = Topic::NodeState { node: node.clone() };
     let mut bus = BusConfig::new(broker, format!("node-{node}"));
     bus.will = Some(Publication::new(&state, presence(Presence::Lost)).retained());
@@ -295,7 +296,8 @@ fn make_dir(dir: &Path) -> Result<(), AgentError> {
 /// One agent a host: two would each think that the containers are theirs.
 fn lock(run_dir: &Path) -> Result<std::fs::File, AgentError> {
     let path = run_dir.join("agent.lock");
-    let failed = |source| AgentError::Directory { what: format!("locking {}", path.display()), source };
+    let failed =
+        |source| AgentError::Directory { what: format!("locking {}", path.display()), source };
     let file = std::fs::File::create(&path).map_err(failed)?;
     match file.try_lock() {
         Ok(()) => Ok(file),

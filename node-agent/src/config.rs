@@ -14,7 +14,7 @@ pub struct Run {
     /// The node's name in the fabric [default: the host's name]
     #[arg(long, env = "GODWIT_NODE")]
     pub node: Option<NodeId>,
-    /// The broker, as mqtt://HOST[:PORT] [default: found by mDNS]
+    /// The broker, as `mqtt://HOST` or `mqtt://HOST:PORT` [default: found by mDNS]
     #[arg(long, env = "GODWIT_BROKER")]
     pub broker: Option<BrokerUrl>,
     /// The bridge that containers are attached to; made when it is not there
@@ -158,9 +158,11 @@ mod tests {
     fn a_flag_overrules_the_file_and_the_file_the_default() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("agent.toml");
-        std::fs::write(&path, "node = \"press-7\"\nbridge = \"lan0\"\n[labels]\nhall = \"2\"\n").unwrap();
+        std::fs::write(&path, "node = \"press-7\"\nbridge = \"lan0\"\n[labels]\nhall = \"2\"\n")
+            .unwrap();
         let path = path.to_str().unwrap();
-        let run = Run::parse_from(["run", "--config", path, "--bridge", "br9", "--label", "hall=3"]);
+        let run =
+            Run::parse_from(["run", "--config", path, "--bridge", "br9", "--label", "hall=3"]);
         let config = run.resolve().unwrap();
         assert_eq!(config.node.as_str(), "press-7");
         assert_eq!(config.bridge, "br9");

@@ -2,9 +2,9 @@
 //!
 //! runc starts `criu swrk 3` and speaks CRIU's protobuf RPC over descriptor 3. The agent's
 //! podman finds the agent's own binary under that name first ([`shim`]). It asks the agent
-//! ([`gate`]) by a socket beside it, in the words of [`word`]. Where the agent attends, the
+//! (`gate`) by a socket beside it, in the words of `word`. Where the agent attends, the
 //! process that runc knows becomes the real criu, and an orphan, the proxy, carries the
-//! messages between the two ([`message`]) by the rules of [`proxy`]:
+//! messages between the two (`message`) by the rules of `proxy`:
 //!
 //! ```text
 //!   runc ──── CriuReq ────► proxy ────────► criu        (the pid that runc started)

@@ -8,6 +8,7 @@
 //! [`Call::Destroy`] clear up after any other that was cut short.
 
 mod calls;
+mod lane;
 mod looks;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -21,11 +22,12 @@ use godwit_proto::migration::{Call, Input, Outcome, Phase, Record};
 use godwit_proto::stream::StreamId;
 use godwit_proto::topic::Peer;
 use tokio::sync::mpsc;
-use tokio::task::JoinHandle;
+use tokio::task::JoinSet;
 
 use crate::driver::{Driver, Errand};
 use crate::engine::{Engine, EngineError};
 use crate::network::{Network, NetworkError};
+use lane::Lane;
 
 /// Why a call failed, in words that reach the operator.
 #[derive(Debug, thiserror::Error)]
@@ -95,27 +97,32 @@ impl<E> Tools<E> {
 pub(crate) struct Hands<E> {
     tools: Arc<Tools<E>>,
     driver: Driver,
-    lanes: BTreeMap<ContainerId, JoinHandle<()>>,
+    lanes: BTreeMap<ContainerId, Lane>,
+    looks: JoinSet<()>,
 }
 
 impl<E: Engine> Hands<E> {
     pub(crate) fn new(tools: Arc<Tools<E>>, driver: Driver) -> Self {
-        Self { tools, driver, lanes: BTreeMap::new() }
+        Self { tools, driver, lanes: BTreeMap::new(), looks: JoinSet::new() }
     }
 
     /// Offers again what a source held frozen when the agent ended.
     ///
-    /// # Errors
-    /// When an image that a frozen container's fate hangs on cannot be read.
-    pub(crate) async fn resume(&self, records: &[Record]) -> Result<(), CallError> {
+    /// An image that cannot be read is no reason not to start: only an agent that runs can be
+    /// told to thaw, which is what comes of it when the target waits in vain.
+    pub(crate) async fn resume(&self, records: &[Record]) {
         for record in records.iter().filter(|record| record.phase == Phase::Frozen) {
             let (container, epoch) = (record.spec.id, record.epoch);
+            let Some(peer) = record.peer.clone() else { continue };
             let path = self.tools.checkpoint(container, epoch);
-            let peer = record.peer.clone().ok_or(CallError::NoPeer)?;
             let stream = StreamId::Checkpoint { container, epoch };
-            self.tools.streams.offer(stream, path, Peer::from(peer)).await?;
+            if let Err(error) = self.tools.streams.offer(stream, path, Peer::from(peer)).await {
+                tracing::error!(
+                    %container, %epoch, error = told(&error),
+                    "the checkpoint of a frozen container is lost: cancel its migration"
+                );
+            }
         }
-        Ok(())
     }
 
     /// Serves errands until their sender is gone, then ends what is under way.
@@ -125,18 +132,13 @@ impl<E: Engine> Hands<E> {
                 Errand::Call { record, number, call } => self.begin(record, number, call),
                 Errand::Look(look) => {
                     let (tools, driver) = (self.tools.clone(), self.driver.clone());
-                    tokio::spawn(async move { looks::look(&tools, &driver, look).await });
+                    self.looks.spawn(async move { looks::look(&tools, &driver, look).await });
+                    while self.looks.try_join_next().is_some() {}
                 }
-                Errand::StopAll => {
-                    for (_, lane) in std::mem::take(&mut self.lanes) {
-                        end(lane).await;
-                    }
-                }
+                Errand::StopAll => self.stop().await,
             }
         }
-        for (_, lane) in self.lanes {
-            end(lane).await;
-        }
+        self.stop().await;
     }
 
     fn begin(&mut self, record: Box<Record>, number: u64, call: Call) {
@@ -144,26 +146,59 @@ impl<E: Engine> Hands<E> {
         self.tools.note_ledgered(container);
         let before = self.lanes.remove(&container);
         let (tools, driver) = (self.tools.clone(), self.driver.clone());
-        let lane = tokio::spawn(async move {
-            if let Some(before) = before {
-                end(before).await;
-            }
+        let lane = Lane::begin(before, async move {
             let outcome = match calls::carry_out(&tools, &record, &call).await {
                 Ok(outcome) => outcome,
                 Err(error) => {
-                    tracing::warn!(%container, ?call, %error, "a call failed");
-                    Outcome::Failed(error.to_string())
+                    let why = told(&error);
+                    tracing::warn!(%container, ?call, error = why, "a call failed");
+                    Outcome::Failed(why)
                 }
             };
             driver.feed(Input::Done { container, call: number, outcome }).await;
         });
         self.lanes.insert(container, lane);
-        self.lanes.retain(|_, lane| !lane.is_finished());
+        self.lanes.retain(|_, lane| !lane.is_over());
+    }
+
+    /// Ends all that is under way. What is said after this was asked after it.
+    async fn stop(&mut self) {
+        self.looks.shutdown().await;
+        let lanes = std::mem::take(&mut self.lanes);
+        lanes.values().for_each(Lane::cut_short);
+        for (_, lane) in lanes {
+            lane.over().await;
+        }
     }
 }
 
-/// Cuts a lane short between two of its steps' awaits, and returns once it is gone.
-async fn end(lane: JoinHandle<()>) {
-    lane.abort();
-    let _ = lane.await;
+/// An error with its causes, as the operator reads it: the last one often is the only one that
+/// says what to do (`No space left on device`).
+pub(crate) fn told(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut cause = error.source();
+    while let Some(error) = cause {
+        let said = error.to_string();
+        // Some errors repeat their cause in their own words.
+        if !text.contains(&said) {
+            text.push_str(": ");
+            text.push_str(&said);
+        }
+        cause = error.source();
+    }
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_operator_reads_the_cause_once() {
+        let full = || std::io::Error::other("No space left on device");
+        let error = EngineError::Io { what: "writing x".into(), source: full() };
+        assert_eq!(told(&CallError::from(error)), "writing x: No space left on device");
+        let error = CallError::File { what: "removing y".into(), source: full() };
+        assert_eq!(told(&error), "removing y: No space left on device");
+    }
 }

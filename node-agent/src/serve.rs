@@ -10,12 +10,16 @@ use godwit_proto::stream::{StopReason, StreamId};
 use godwit_proto::topic::Peer;
 
 use crate::engine::{Engine, EngineError};
+use crate::hands::told;
 
 /// The most of a log that one answer carries.
 const LOG_LIMIT_BYTES: usize = 384 << 10;
 
 /// Answers a request of the controller's, or says why not in words for the operator.
-pub(crate) async fn answer<E: Engine>(engine: &E, request: NodeRequest) -> Result<NodeAnswer, String> {
+pub(crate) async fn answer<E: Engine>(
+    engine: &E,
+    request: NodeRequest,
+) -> Result<NodeAnswer, String> {
     let answered = match request {
         NodeRequest::Logs { container, tail } => logs(engine, container, tail).await,
         NodeRequest::Images => images(engine).await,
@@ -23,7 +27,7 @@ pub(crate) async fn answer<E: Engine>(engine: &E, request: NodeRequest) -> Resul
             engine.remove_image(&image).await.map(|()| NodeAnswer::Done)
         }
     };
-    answered.map_err(|error| error.to_string())
+    answered.map_err(|error| told(&error))
 }
 
 async fn logs<E: Engine>(
@@ -79,7 +83,7 @@ impl<E: Engine> StreamSource for ImageSource<E> {
             let path = self.path(image, to);
             match self.engine.save_image(image, &path).await {
                 Ok(()) => Resolution::Ready(path),
-                Err(error) => Resolution::Refused { reason: error.to_string() },
+                Err(error) => Resolution::Refused { reason: told(&error) },
             }
         })
     }

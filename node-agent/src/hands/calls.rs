@@ -215,10 +215,8 @@ async fn remove(file: &Path) -> Result<(), CallError> {
 /// Removes every checkpoint of the container, of whichever epoch, whole or partial.
 async fn sweep<E: Engine>(tools: &Tools<E>, record: &Record) -> Result<(), CallError> {
     let prefix = format!("{}-", record.spec.id);
-    let failed = |source| CallError::File {
-        what: format!("reading {}", tools.spool.display()),
-        source,
-    };
+    let failed =
+        |source| CallError::File { what: format!("reading {}", tools.spool.display()), source };
     let mut files = tokio::fs::read_dir(&tools.spool).await.map_err(failed)?;
     while let Some(file) = files.next_entry().await.map_err(failed)? {
         if file.file_name().to_string_lossy().starts_with(&prefix) {

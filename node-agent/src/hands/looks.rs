@@ -2,7 +2,7 @@
 
 use godwit_proto::migration::{Input, Sight};
 
-use super::{CallError, Tools};
+use super::{CallError, Tools, told};
 use crate::driver::Driver;
 use crate::engine::Engine;
 
@@ -11,7 +11,7 @@ pub(super) async fn look<E: Engine>(tools: &Tools<E>, driver: &Driver, number: u
     match sights(tools, number).await {
         Ok(seen) => driver.feed(seen).await,
         Err(error) => {
-            tracing::warn!(%error, "cannot look at the containers");
+            tracing::warn!(error = told(&error), "cannot look at the containers");
             driver.feed(Input::Unseen).await;
         }
     }
