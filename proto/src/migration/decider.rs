@@ -28,7 +28,8 @@ use view::View;
 #[derive(Debug, Clone, PartialEq)]
 pub enum Decision {
     /// Write the row (a first ruling also as the verdict, insert-or-ignore), sync it,
-    /// read it back, and hand what was read to [`Decider::stored`] before anything else.
+    /// read it back, and hand what was read to [`Decider::stored`] before anything else;
+    /// [`Decider::refused`] where it cannot be written.
     Persist(Box<Row>),
     /// Send an order under the attempt's epoch.
     Order(NodeId, Order),
@@ -174,6 +175,14 @@ impl Decider {
         self.row = row;
         self.is_storing = false;
         self.consider(now)
+    }
+
+    /// The row could not be written and is what it was before. What was decided on is decided
+    /// again, on the next report or tick.
+    pub fn refused(&mut self, before: Row) {
+        self.silenced.retain(|end| before.fenced.contains(end));
+        self.row = before;
+        self.is_storing = false;
     }
 
     fn store(&mut self) -> Vec<Decision> {

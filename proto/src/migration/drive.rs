@@ -278,12 +278,19 @@ impl Desk {
             return Ok(());
         }
         let Some(decider) = self.attempts.get_mut(&key) else { return Ok(()) };
+        let mut stored = decider.row().clone();
         let mut pending: std::collections::VecDeque<_> = act(decider).into();
         while let Some(decision) = pending.pop_front() {
             match decision {
                 Decision::Persist(row) => {
-                    let stored = world.persist_row(&row)?;
-                    pending.extend(decider.stored(stored, now));
+                    stored = match world.persist_row(&row) {
+                        Ok(row) => row,
+                        Err(error) => {
+                            decider.refused(stored);
+                            return Err(error);
+                        }
+                    };
+                    pending.extend(decider.stored(stored.clone(), now));
                 }
                 Decision::Order(node, order) => world.order(&node, run, key.0, key.1, order)?,
             }

@@ -231,3 +231,26 @@ fn a_silent_end_is_asked_again() {
     let decisions = desk.0.tick(NOW);
     assert!(decisions.contains(&Decision::Order(node("b"), Order::Ask)), "{decisions:?}");
 }
+
+#[test]
+fn a_verdict_that_could_not_be_written_is_not_acted_on_and_decided_again() {
+    let mut desk = Desk::new(row(), OPENER);
+    desk.hear("a", Phase::Frozen);
+    let wish = desk.0.hear(&node("b"), report(EPOCH, Phase::Staged), NOW);
+    assert!(matches!(&wish[..], [Decision::Persist(row)] if row.ruling.is_some()), "{wish:?}");
+    desk.0.refused(row());
+    assert_eq!(desk.ruling(), None, "what is not on disk is not decided");
+    let orders = desk.hear("b", Phase::Staged);
+    assert_eq!(desk.ruling(), Some((End::Target, Cause::Commit)));
+    assert!(orders.iter().any(|(to, order)| *to == node("b") && matches!(order, Order::Open { .. })));
+}
+
+#[test]
+fn a_fence_that_could_not_be_written_can_be_said_again() {
+    let mut desk = Desk::new(row(), OPENER);
+    desk.hear("b", Phase::Preparing);
+    desk.0.fence(End::Target);
+    desk.0.refused(row());
+    let again = desk.0.fence(End::Target);
+    assert!(matches!(&again[..], [Decision::Persist(row)] if row.fenced == [End::Target]));
+}
