@@ -27,7 +27,7 @@ use crate::config::Config;
 use crate::discovery::Discovery;
 use crate::driver::{Driver, Outlets};
 use crate::engine::{Engine, EngineConfig, Podman};
-use crate::hands::{Hands, Tools};
+use crate::hands::{Hands, ImageLocks, Tools};
 use crate::ledger::{self, LedgerError};
 use crate::network::{Network, NetworkConfig, NetworkError};
 use crate::serve::{self, ImageSource};
@@ -125,6 +125,7 @@ pub async fn run(config: Config, shutdown: CancellationToken) -> Result<(), Agen
         streams: streams.clone(),
         spool,
         progress: messages.clone(),
+        fetching: ImageLocks::default(),
         ledgered,
     });
     let hands = Hands::new(tools, driver.clone());

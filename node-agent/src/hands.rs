@@ -8,6 +8,7 @@
 //! [`Call::Destroy`] clear up after any other that was cut short.
 
 mod calls;
+mod images;
 mod lane;
 mod looks;
 
@@ -27,6 +28,7 @@ use tokio::task::JoinSet;
 use crate::driver::{Driver, Errand};
 use crate::engine::{Engine, EngineError};
 use crate::network::{Network, NetworkError};
+pub(crate) use images::ImageLocks;
 use lane::Lane;
 
 /// Why a call failed, in words that reach the operator.
@@ -57,6 +59,8 @@ pub(crate) struct Tools<E> {
     pub(crate) streams: Streams,
     pub(crate) spool: PathBuf,
     pub(crate) progress: mpsc::Sender<FromNode>,
+    /// One fetch of an image at a time; those who want the same one wait, and find it.
+    pub(crate) fetching: ImageLocks,
     /// The containers that the ledger names: any other of ours is a stranger to it.
     pub(crate) ledgered: Mutex<BTreeSet<ContainerId>>,
 }

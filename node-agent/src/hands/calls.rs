@@ -11,7 +11,7 @@ use godwit_proto::migration::{Call, Outcome, Record};
 use godwit_proto::stream::StreamId;
 use godwit_proto::topic::Peer;
 
-use super::{CallError, Tools};
+use super::{CallError, Tools, images};
 use crate::engine::Engine;
 
 /// How long a container may take to end by itself when it is stopped.
@@ -30,7 +30,7 @@ pub(super) async fn carry_out<E: Engine>(
     let spec = &record.spec;
     match call {
         Call::Create => {
-            require_image(tools, record, &Peer::Controller).await?;
+            images::require(tools, record, &Peer::Controller).await?;
             let netns = tools.network.ensure(spec.id, &spec.address).await?;
             tools.engine.create(spec, &netns).await?;
         }
@@ -66,7 +66,9 @@ pub(super) async fn carry_out<E: Engine>(
             tools.streams.withdraw(&StreamId::Checkpoint { container, epoch });
             tools.engine.destroy(spec).await?;
             tools.network.remove(container).await?;
-            sweep(tools, record).await?;
+            // Every checkpoint of it, of whichever epoch, whole or partial.
+            sweep(tools, &format!("{container}-")).await?;
+            images::forget(tools, &spec.image).await?;
         }
     }
     Ok(Outcome::Done)
@@ -105,7 +107,7 @@ async fn thaw<E: Engine>(tools: &Tools<E>, record: &Record) -> Result<(), CallEr
 async fn prepare<E: Engine>(tools: &Tools<E>, record: &Record) -> Result<(), CallError> {
     let spec = &record.spec;
     let from = record.peer.clone().ok_or(CallError::NoPeer)?;
-    require_image(tools, record, &from.into()).await?;
+    images::require(tools, record, &from.into()).await?;
     let netns = tools.network.ensure(spec.id, &spec.address).await?;
     tools.network.cut(spec.id).await?;
     Ok(tools.engine.prepare(spec, record.mode, &netns).await?)
@@ -120,48 +122,8 @@ async fn fetch<E: Engine>(tools: &Tools<E>, record: &Record) -> Result<Digest, C
     receive(tools, record, stream, &from.into(), &into, Step::Transferring).await
 }
 
-/// Has the container's image loaded, from `from` if the engine lacks it.
-async fn require_image<E: Engine>(
-    tools: &Tools<E>,
-    record: &Record,
-    from: &Peer,
-) -> Result<(), CallError> {
-    let (wanted, name) = (&record.spec.image, &record.spec.image_name);
-    let held = tools.engine.images().await?;
-    let named = match held.iter().find(|held| held.id == *wanted) {
-        Some(held) => held.names.contains(name),
-        None => {
-            load_image(tools, record, from).await?;
-            false
-        }
-    };
-    if !named {
-        // podman looks the image up by its name again when it restores.
-        tools.engine.name_image(wanted, name).await?;
-    }
-    Ok(())
-}
-
-async fn load_image<E: Engine>(
-    tools: &Tools<E>,
-    record: &Record,
-    from: &Peer,
-) -> Result<(), CallError> {
-    let wanted = &record.spec.image;
-    let file = tools.spool.join(format!("{wanted}.image"));
-    let stream = StreamId::Image(wanted.clone());
-    receive(tools, record, stream, from, &file, Step::FetchingImage).await?;
-    let loaded = tools.engine.load_image(&file).await?;
-    remove(&file).await?;
-    if loaded == *wanted {
-        Ok(())
-    } else {
-        Err(CallError::OtherImage { wanted: wanted.clone(), loaded })
-    }
-}
-
 /// Receives a stream and reports how far it is as it comes.
-async fn receive<E: Engine>(
+pub(super) async fn receive<E: Engine>(
     tools: &Tools<E>,
     record: &Record,
     stream: StreamId,
@@ -203,7 +165,7 @@ fn shown(record: &Record, step: Step, at: &StreamProgress) -> Progress {
 }
 
 /// Removes a file; absent is success.
-async fn remove(file: &Path) -> Result<(), CallError> {
+pub(super) async fn remove(file: &Path) -> Result<(), CallError> {
     match tokio::fs::remove_file(file).await {
         Err(source) if source.kind() != std::io::ErrorKind::NotFound => {
             Err(CallError::File { what: format!("removing {}", file.display()), source })
@@ -212,14 +174,13 @@ async fn remove(file: &Path) -> Result<(), CallError> {
     }
 }
 
-/// Removes every checkpoint of the container, of whichever epoch, whole or partial.
-async fn sweep<E: Engine>(tools: &Tools<E>, record: &Record) -> Result<(), CallError> {
-    let prefix = format!("{}-", record.spec.id);
+/// Removes every file of the spool whose name begins so.
+pub(super) async fn sweep<E>(tools: &Tools<E>, prefix: &str) -> Result<(), CallError> {
     let failed =
         |source| CallError::File { what: format!("reading {}", tools.spool.display()), source };
     let mut files = tokio::fs::read_dir(&tools.spool).await.map_err(failed)?;
     while let Some(file) = files.next_entry().await.map_err(failed)? {
-        if file.file_name().to_string_lossy().starts_with(&prefix) {
+        if file.file_name().to_string_lossy().starts_with(prefix) {
             remove(&file.path()).await?;
         }
     }
