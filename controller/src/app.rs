@@ -7,7 +7,7 @@
 //!                                └─ peer/… ────────▶ streams (images to nodes)
 //! ```
 
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
@@ -274,8 +274,10 @@ fn session_config(broker: BrokerUrl, fabric: uuid::Uuid) -> godwit_bus::Config {
 
 /// What mDNS says of the broker: a broker elsewhere is announced if its address is known.
 fn place(url: &BrokerUrl, is_embedded: bool) -> BrokerPlace {
-    let address = url.host().trim_matches(['[', ']']).parse().ok();
-    BrokerPlace { address: address.filter(|_| !is_embedded), port: url.port() }
+    let address: Option<IpAddr> = url.host().trim_matches(['[', ']']).parse().ok();
+    // On this machine it is on every link; nobody else's loopback leads here.
+    let is_elsewhere = |address: &IpAddr| !is_embedded && !address.is_loopback();
+    BrokerPlace { address: address.filter(is_elsewhere), port: url.port() }
 }
 
 /// Hands each delivery to whom it is for.

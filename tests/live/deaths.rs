@@ -100,3 +100,22 @@ fn the_broker_is_restarted_in_the_transfer_which_goes_on() {
     );
     scene.runs_once_on("edge-b");
 }
+
+#[test]
+fn a_node_that_lost_its_ledger_is_given_its_container_back() {
+    let fabric = Fabric::start(EDGES);
+    let scene = Scene::open(&fabric);
+    fabric.kill("edge-a");
+    let lose = "rm /var/lib/godwit/ledger.db*";
+    fabric.lab().run("edge-a", &["sh", "-c", lose]).ok();
+    fabric.start_agent("edge-a");
+    fabric.await_fit("edge-a");
+    eventually("the node owns it again", || {
+        let log = std::fs::read_to_string(fabric.log("edge-a")).unwrap_or_default();
+        let adopted = log.lines().skip_while(|line| !line.contains("phase=UnknownRunning"));
+        if adopted.into_iter().any(|line| line.contains("phase=Active")) { Ok(()) } else { Err(log) }
+    });
+    scene.runs_once_on("edge-a");
+    fabric.godwit(&["migrate", "counter", "--to", "edge-b"]).ok();
+    scene.runs_once_on("edge-b");
+}

@@ -57,3 +57,11 @@ async fn a_port_in_use_is_named_with_what_to_do() {
     let Err(error) = Controller::bind(config).await else { panic!("it listens twice") };
     assert!(error.to_string().contains(&address.to_string()), "{error}");
 }
+
+#[test]
+fn a_broker_on_this_machine_is_announced_by_this_machines_own_addresses() {
+    let place = |url: &str, is_embedded| place(&url.parse().unwrap(), is_embedded).address;
+    assert_eq!(place("mqtt://127.0.0.1:1883", false), None);
+    assert_eq!(place("mqtt://10.0.0.7", true), None);
+    assert_eq!(place("mqtt://10.0.0.7", false), Some([10, 0, 0, 7].into()));
+}

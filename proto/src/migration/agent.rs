@@ -131,8 +131,10 @@ impl Agent {
         strangers: Vec<(Box<ContainerSpec>, Sight)>,
     ) {
         self.looking = false;
-        let sights: BTreeMap<_, _> = sights.into_iter().collect();
+        let mut sights: BTreeMap<_, _> = sights.into_iter().collect();
         for (spec, sight) in strangers {
+            // Met before, it has a row of its own by now, whatever the looker knew.
+            sights.insert(spec.id, sight);
             if !self.copies.contains_key(&spec.id) {
                 self.meet(*spec, sight);
             }

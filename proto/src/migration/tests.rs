@@ -251,6 +251,18 @@ fn a_stranger_is_reported_and_left_alone() {
 }
 
 #[test]
+fn a_stranger_that_was_met_is_not_taken_for_gone_by_the_next_look() {
+    let mut agent = Agent::wake(life(), None, Vec::new(), false);
+    for _ in 0..3 {
+        let look = look_of(&agent.step(Input::Tick));
+        let strangers = vec![(Box::new(spec(1)), sight(Execution::Running))];
+        agent.step(Input::Seen { look, sights: Vec::new(), strangers });
+    }
+    let phases: Vec<_> = agent.records().map(|record| record.phase).collect();
+    assert_eq!(phases, [Phase::UnknownRunning]);
+}
+
+#[test]
 fn a_refusal_of_a_node_without_history_says_that_it_is_unknown() {
     let promise = Promise { run: RUN, life: life(), since: 1 };
     for (generation, phase) in [(0, Phase::DeadUnknown), (1, Phase::Dead)] {
