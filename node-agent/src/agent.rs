@@ -32,6 +32,7 @@ use crate::ledger::{self, LedgerError};
 use crate::network::{Network, NetworkConfig, NetworkError};
 use crate::serve::{self, ImageSource};
 use crate::telemetry::{self, Telemetry};
+use crate::usage::Meter;
 
 /// How often metrics are published.
 const METRICS_EVERY: Duration = Duration::from_secs(5);
@@ -109,7 +110,7 @@ pub async fn run(config: Config, shutdown: CancellationToken) -> Result<(), Agen
     let (session, inbox) = Session::open(bus_config(&config.node, broker, &info))?;
 
     let me = Peer::Node(config.node.clone());
-    let source = ImageSource { engine: engine.clone(), spool: spool.clone() };
+    let source = ImageSource::new(engine.clone(), spool.clone());
     let link = MqttLink::new(session.clone(), me);
     let streams = Streams::new(Arc::new(link), Arc::new(source));
     streams.set_node_limit(config.bwlimit);
@@ -118,7 +119,8 @@ pub async fn run(config: Config, shutdown: CancellationToken) -> Result<(), Agen
     let (errands, errand_inbox) = mpsc::channel(256);
     let outlets = Outlets { messages: messages.clone(), errands };
     let (driver, records) = Driver::start(config.data_dir.join("ledger.db"), boot, outlets)?;
-    let ledgered = Mutex::new(records.iter().map(|record| record.spec.id).collect());
+    let named = records.iter().map(|record| (record.spec.id, record.spec.name.clone()));
+    let ledgered = Mutex::new(named.collect());
     let tools = Arc::new(Tools {
         engine: engine.clone(),
         network,
@@ -128,7 +130,7 @@ pub async fn run(config: Config, shutdown: CancellationToken) -> Result<(), Agen
         fetching: ImageLocks::default(),
         ledgered,
     });
-    let hands = Hands::new(tools, driver.clone());
+    let hands = Hands::new(tools.clone(), driver.clone());
     hands.resume(&records).await;
 
     let mut tasks = JoinSet::new();
@@ -137,7 +139,8 @@ pub async fn run(config: Config, shutdown: CancellationToken) -> Result<(), Agen
     tasks.spawn(greet(session.clone(), driver.clone()));
     tasks.spawn(driver.clone().tick());
     tasks.spawn(route(inbox, driver, streams.clone(), engine.clone(), messages));
-    tasks.spawn(measure(config.node.clone(), session.clone(), Telemetry::new(&config.data_dir)));
+    let telemetry = Telemetry::new(&config.data_dir);
+    tasks.spawn(measure(config.node.clone(), session.clone(), telemetry, tools));
     let probing = probe(config.clone(), engine_config, session.clone(), info);
     tasks.spawn(probing);
 
@@ -258,12 +261,20 @@ async fn route<E: Engine>(
 }
 
 /// Metrics, as long as there is a session.
-async fn measure(node: NodeId, session: Session, mut telemetry: Telemetry) {
+async fn measure<E: Engine>(
+    node: NodeId,
+    session: Session,
+    mut telemetry: Telemetry,
+    tools: Arc<Tools<E>>,
+) {
     let topic = Topic::NodeMetrics { node };
+    let mut meter = Meter::default();
     let mut every = tokio::time::interval(METRICS_EVERY);
     loop {
         every.tick().await;
-        let metrics = telemetry.metrics(Vec::new());
+        let used = tools.engine.usage().await.unwrap_or_default();
+        let containers = meter.read(used, |id| tools.name(id), std::time::Instant::now());
+        let metrics = telemetry.metrics(containers);
         // Fleeting: old metrics are of no use to anybody.
         let _ = session.publish(Publication::new(&topic, json(&metrics)).fleeting()).await;
     }

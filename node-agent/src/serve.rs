@@ -1,7 +1,8 @@
 //! What others may have of this node's engine: images for peers, logs for the controller.
 
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use godwit_bus::stream::{Pending, Resolution, StreamSource};
 use godwit_proto::frame::{NodeAnswer, NodeImage, NodeRequest};
@@ -10,7 +11,7 @@ use godwit_proto::stream::{StopReason, StreamId};
 use godwit_proto::topic::Peer;
 
 use crate::engine::{Engine, EngineError};
-use crate::hands::told;
+use crate::hands::{ImageLocks, told};
 
 /// The most of a log that one answer carries.
 const LOG_LIMIT_BYTES: usize = 384 << 10;
@@ -61,15 +62,48 @@ async fn images<E: Engine>(engine: &E) -> Result<NodeAnswer, EngineError> {
     Ok(NodeAnswer::Images(held.map(image).collect()))
 }
 
-/// Images that peers lack, written out of the engine when one of them wants it.
+/// Images that peers lack, written out of the engine when the first of them wants one, and
+/// removed when the last has it.
 pub(crate) struct ImageSource<E> {
-    pub(crate) engine: Arc<E>,
-    pub(crate) spool: PathBuf,
+    engine: Arc<E>,
+    spool: PathBuf,
+    saving: ImageLocks,
+    /// The images that are saved, and who is sent them.
+    saved: Mutex<BTreeMap<ImageId, BTreeSet<Peer>>>,
 }
 
-impl<E> ImageSource<E> {
-    fn path(&self, image: &ImageId, to: &Peer) -> PathBuf {
-        self.spool.join(format!("{image}-for-{to}.image"))
+impl<E: Engine> ImageSource<E> {
+    /// The images of `engine`; what an earlier life saved in `spool` is removed.
+    pub(crate) fn new(engine: Arc<E>, spool: PathBuf) -> Self {
+        for file in std::fs::read_dir(&spool).into_iter().flatten().flatten() {
+            if file.file_name().to_string_lossy().ends_with(SAVED) {
+                drop(Unfinished(Some(file.path())));
+            }
+        }
+        Self { engine, spool, saving: ImageLocks::default(), saved: Mutex::default() }
+    }
+
+    fn path(&self, image: &ImageId) -> PathBuf {
+        self.spool.join(format!("{image}{SAVED}"))
+    }
+
+    fn saved(&self) -> MutexGuard<'_, BTreeMap<ImageId, BTreeSet<Peer>>> {
+        self.saved.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// One file for all: another one would be another version, and begin every transfer anew.
+    async fn save(&self, image: &ImageId, to: &Peer) -> Result<PathBuf, EngineError> {
+        let path = self.path(image);
+        let _saving = self.saving.lock(image).await;
+        if let Some(peers) = self.saved().get_mut(image) {
+            peers.insert(to.clone());
+            return Ok(path);
+        }
+        let mut unfinished = Unfinished(Some(path.clone()));
+        self.engine.save_image(image, &path).await?;
+        unfinished.0 = None;
+        self.saved().insert(image.clone(), BTreeSet::from([to.clone()]));
+        Ok(path)
     }
 }
 
@@ -80,22 +114,39 @@ impl<E: Engine> StreamSource for ImageSource<E> {
                 // A checkpoint is offered when it is written.
                 return Resolution::NotYet;
             };
-            let path = self.path(image, to);
-            match self.engine.save_image(image, &path).await {
-                Ok(()) => Resolution::Ready(path),
+            match self.save(image, to).await {
+                Ok(path) => Resolution::Ready(path),
                 Err(error) => Resolution::Refused { reason: told(&error) },
             }
         })
     }
 
     fn ended(&self, stream: &StreamId, to: &Peer, _reason: &StopReason) {
-        if let StreamId::Image(image) = stream {
-            let path = self.path(image, to);
-            if let Err(error) = std::fs::remove_file(&path)
-                && error.kind() != std::io::ErrorKind::NotFound
-            {
-                tracing::warn!(file = %path.display(), %error, "cannot remove a sent image");
-            }
+        let StreamId::Image(image) = stream else { return };
+        let mut saved = self.saved();
+        let Some(peers) = saved.get_mut(image) else { return };
+        peers.remove(to);
+        if peers.is_empty() {
+            saved.remove(image);
+            // Under the lock: whoever saves it again does so afterwards.
+            drop(Unfinished(Some(self.path(image))));
+        }
+    }
+}
+
+/// How files of saved images end.
+const SAVED: &str = ".saved";
+
+/// A file that nobody is to find: removed when this is dropped.
+struct Unfinished(Option<PathBuf>);
+
+impl Drop for Unfinished {
+    fn drop(&mut self) {
+        let Some(path) = &self.0 else { return };
+        if let Err(error) = std::fs::remove_file(path)
+            && error.kind() != std::io::ErrorKind::NotFound
+        {
+            tracing::warn!(file = %path.display(), %error, "cannot remove a saved image");
         }
     }
 }

@@ -67,7 +67,7 @@ pub(crate) struct ImageLocks(Mutex<BTreeMap<ImageId, Arc<tokio::sync::Mutex<()>>
 
 impl ImageLocks {
     /// Waits until nobody else fetches it. Cancel safe.
-    async fn lock(&self, image: &ImageId) -> OwnedMutexGuard<()> {
+    pub(crate) async fn lock(&self, image: &ImageId) -> OwnedMutexGuard<()> {
         let lock = self.locks().entry(image.clone()).or_default().clone();
         lock.lock_owned().await
     }

@@ -18,7 +18,7 @@ use tokio::time::{sleep, timeout};
 use crate::stream::chunk::{Packed, pack};
 use crate::stream::progress::Progress;
 use crate::stream::shared::Shared;
-use crate::stream::shelf::{Audience, SourceFile};
+use crate::stream::shelf::SourceFile;
 use crate::stream::source::Resolution;
 
 /// A receiver that wants nothing for so long is forgotten; it may come back any time.
@@ -70,8 +70,7 @@ async fn find(
             biased;
             answer = resolution => match answer {
                 Resolution::Ready(path) => {
-                    let audience = Audience::from(to.clone());
-                    match shared.shelf.put(stream.clone(), path, audience).await {
+                    match shared.shelf.lend(stream.clone(), path, to).await {
                         Ok(source) => return Some(source),
                         Err(error) => {
                             let reason = format!("{error}: {}", error.source);

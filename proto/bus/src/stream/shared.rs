@@ -156,6 +156,7 @@ impl Shared {
         if *reason == StopReason::Complete {
             self.shelf.complete(stream);
         }
+        self.shelf.give_back(stream, from);
         self.source.ended(stream, from, reason);
     }
 

@@ -58,6 +58,8 @@ pub(super) struct SourceFile {
 struct Entry {
     file: Arc<SourceFile>,
     audience: Audience,
+    /// Made for those who asked: off the shelf, and closed, when the last of them is done.
+    is_lent: bool,
 }
 
 /// Every offered file by its stream's name.
@@ -81,6 +83,40 @@ impl Shelf {
         path: PathBuf,
         audience: Audience,
     ) -> Result<Arc<SourceFile>, OfferError> {
+        self.shelve(stream, path, audience, false).await
+    }
+
+    /// As [`Shelf::put`], until [`Shelf::give_back`] by everyone whom it was lent to.
+    pub(super) async fn lend(
+        &self,
+        stream: StreamId,
+        path: PathBuf,
+        to: &Peer,
+    ) -> Result<Arc<SourceFile>, OfferError> {
+        self.shelve(stream, path, Audience::from(to.clone()), true).await
+    }
+
+    /// `peer` needs a stream no more that may have been lent to it.
+    pub(super) fn give_back(&self, stream: &StreamId, peer: &Peer) {
+        let mut entries = self.entries();
+        let Some(Entry { audience: Audience::Only(peers), is_lent: true, .. }) =
+            entries.get_mut(stream)
+        else {
+            return;
+        };
+        peers.remove(peer);
+        if peers.is_empty() {
+            entries.remove(stream);
+        }
+    }
+
+    async fn shelve(
+        &self,
+        stream: StreamId,
+        path: PathBuf,
+        audience: Audience,
+        is_lent: bool,
+    ) -> Result<Arc<SourceFile>, OfferError> {
         let opened = path.clone();
         let opened = tokio::task::spawn_blocking(move || open(&opened)).await;
         let (file, size_bytes, version) = opened
@@ -95,6 +131,7 @@ impl Shelf {
                 (widened, Audience::Anyone) => *widened = Audience::Anyone,
                 (Audience::Anyone, _) => {}
             }
+            entry.is_lent &= is_lent;
             self.changed.notify_waiters();
             return Ok(entry.file.clone());
         }
@@ -110,7 +147,7 @@ impl Shelf {
             gone: CancellationToken::new(),
         });
         hash_in_background(&file, digest_tx);
-        let entry = Entry { file: file.clone(), audience };
+        let entry = Entry { file: file.clone(), audience, is_lent };
         if let Some(old) = entries.insert(stream, entry) {
             old.file.gone.cancel();
         }

@@ -57,6 +57,17 @@ async fn a_file_made_on_demand_arrives() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_file_made_on_demand_is_closed_when_the_last_receiver_has_it() {
+    let directory = TempDir::new().unwrap();
+    let path = directory.path().join("saved");
+    fs::write(&path, contents(300_000)).unwrap();
+    let mut scene = scene_where(Resolution::Ready(path), None);
+    scene.receive(image('a')).await.unwrap();
+    assert_eq!(scene.ended.recv().await, Some(StopReason::Complete));
+    assert!(scene.source.sending(&image('a')).is_none(), "it holds its disk space for nobody");
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn an_empty_file_arrives() {
     let scene = scene();
     let path = scene.file("file", b"");

@@ -242,7 +242,9 @@ fn a_verdict_that_could_not_be_written_is_not_acted_on_and_decided_again() {
     assert_eq!(desk.ruling(), None, "what is not on disk is not decided");
     let orders = desk.hear("b", Phase::Staged);
     assert_eq!(desk.ruling(), Some((End::Target, Cause::Commit)));
-    assert!(orders.iter().any(|(to, order)| *to == node("b") && matches!(order, Order::Open { .. })));
+    assert!(
+        orders.iter().any(|(to, order)| *to == node("b") && matches!(order, Order::Open { .. }))
+    );
 }
 
 #[test]
