@@ -77,7 +77,7 @@ impl NodeWorld for World {
         Ok(())
     }
     fn call(&mut self, record: Box<Record>, number: u64, call: Call) -> Result<(), LedgerError> {
-        tracing::debug!(container = %record.spec.id, number, ?call, "call");
+        tracing::info!(container = %record.spec.id, number, ?call, "call");
         self.errand(Errand::Call { record, number, call })
     }
     fn look(&mut self, number: u64) -> Result<(), LedgerError> {
@@ -98,7 +98,11 @@ impl Driver {
     ///
     /// # Errors
     /// When the ledger cannot be opened.
-    pub fn start(path: PathBuf, boot: Uuid, outlets: Outlets) -> Result<(Self, Vec<Record>), LedgerError> {
+    pub fn start(
+        path: PathBuf,
+        boot: Uuid,
+        outlets: Outlets,
+    ) -> Result<(Self, Vec<Record>), LedgerError> {
         let (ledger, memory) = Ledger::open(&path, boot)?;
         let records = memory.records.clone();
         let mut agent = Agent::wake(memory.life, memory.promise, memory.records, memory.rebooted);

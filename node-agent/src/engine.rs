@@ -102,6 +102,19 @@ pub struct Observed {
     pub exit_code: Option<i64>,
 }
 
+/// What the processes of one of our containers have used and hold.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Usage {
+    /// The container.
+    pub id: ContainerId,
+    /// Processor time of its living processes.
+    pub processor: std::time::Duration,
+    /// Memory in bytes; what they share counts for each.
+    pub memory_bytes: u64,
+    /// How many they are.
+    pub processes: u32,
+}
+
 /// A container engine with checkpoints: podman in production.
 pub trait Engine: Send + Sync + 'static {
     /// The images that the engine holds.
@@ -208,6 +221,9 @@ pub trait Engine: Send + Sync + 'static {
     ///
     /// Never blocks on a gated container.
     fn observe(&self) -> impl Future<Output = Result<Vec<Observed>, EngineError>> + Send;
+
+    /// What each of our containers with living processes uses, by the kernel's word.
+    fn usage(&self) -> impl Future<Output = Result<Vec<Usage>, EngineError>> + Send;
 }
 
 #[cfg(test)]

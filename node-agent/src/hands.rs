@@ -12,13 +12,13 @@ mod images;
 mod lane;
 mod looks;
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use godwit_bus::stream::Streams;
 use godwit_proto::frame::{FromNode, Progress, Step};
-use godwit_proto::id::{ContainerId, Epoch};
+use godwit_proto::id::{ContainerId, ContainerName, Epoch};
 use godwit_proto::migration::{Call, Input, Outcome, Phase, Record};
 use godwit_proto::stream::StreamId;
 use godwit_proto::topic::Peer;
@@ -62,7 +62,7 @@ pub(crate) struct Tools<E> {
     /// One fetch of an image at a time; those who want the same one wait, and find it.
     pub(crate) fetching: ImageLocks,
     /// The containers that the ledger names: any other of ours is a stranger to it.
-    pub(crate) ledgered: Mutex<BTreeSet<ContainerId>>,
+    pub(crate) ledgered: Mutex<BTreeMap<ContainerId, ContainerName>>,
 }
 
 impl<E> Tools<E> {
@@ -72,11 +72,17 @@ impl<E> Tools<E> {
     }
 
     pub(crate) fn is_ledgered(&self, id: ContainerId) -> bool {
-        self.ledgered.lock().unwrap_or_else(PoisonError::into_inner).contains(&id)
+        self.ledgered.lock().unwrap_or_else(PoisonError::into_inner).contains_key(&id)
     }
 
-    pub(crate) fn note_ledgered(&self, id: ContainerId) {
-        self.ledgered.lock().unwrap_or_else(PoisonError::into_inner).insert(id);
+    /// What a container of the ledger is called.
+    pub(crate) fn name(&self, id: ContainerId) -> Option<ContainerName> {
+        self.ledgered.lock().unwrap_or_else(PoisonError::into_inner).get(&id).cloned()
+    }
+
+    fn note_ledgered(&self, record: &Record) {
+        let mut ledgered = self.ledgered.lock().unwrap_or_else(PoisonError::into_inner);
+        ledgered.insert(record.spec.id, record.spec.name.clone());
     }
 
     /// Says that a step began. Nothing rests on it: it may be lost.
@@ -147,7 +153,7 @@ impl<E: Engine> Hands<E> {
 
     fn begin(&mut self, record: Box<Record>, number: u64, call: Call) {
         let container = record.spec.id;
-        self.tools.note_ledgered(container);
+        self.tools.note_ledgered(&record);
         let before = self.lanes.remove(&container);
         let (tools, driver) = (self.tools.clone(), self.driver.clone());
         let lane = Lane::begin(before, async move {

@@ -98,9 +98,8 @@ impl Ledger {
     }
 
     fn open_as_is(path: &Path, boot: Uuid) -> Result<(Self, Memory), LedgerError> {
-        let failed = |what| {
-            move |source| LedgerError::Database { what, path: path.to_path_buf(), source }
-        };
+        let failed =
+            |what| move |source| LedgerError::Database { what, path: path.to_path_buf(), source };
         let connection = Connection::open(path).map_err(failed("open a file"))?;
         connection
             .execute_batch("PRAGMA journal_mode=WAL; PRAGMA synchronous=FULL;")
@@ -279,11 +278,13 @@ mod tests {
         let path = dir.path().join("ledger.db");
         let (ledger, before) = Ledger::open(&path, boot(1)).unwrap();
         drop(ledger);
-        std::fs::write(&path, b"this is not a database, not at all, and long enough to be read").unwrap();
+        std::fs::write(&path, b"this is not a database, not at all, and long enough to be read")
+            .unwrap();
         let (_, after) = Ledger::open(&path, boot(1)).unwrap();
         assert_ne!(after.life.incarnation, before.life.incarnation);
         let kept = std::fs::read_dir(dir.path()).unwrap();
-        let aside = kept.filter(|e| e.as_ref().unwrap().file_name().to_string_lossy().contains("damaged"));
+        let aside =
+            kept.filter(|e| e.as_ref().unwrap().file_name().to_string_lossy().contains("damaged"));
         assert_eq!(aside.count(), 1, "the damaged file is kept for whoever looks into it");
     }
 }

@@ -68,7 +68,8 @@ impl Counters {
         let cpu = procfs::KernelStats::current().map(|stats| stats.total);
         let (busy, ticks) = cpu.map_or((0, 0), |cpu| {
             let idle = cpu.idle + cpu.iowait.unwrap_or(0);
-            let busy = cpu.user + cpu.nice + cpu.system + cpu.irq.unwrap_or(0) + cpu.softirq.unwrap_or(0);
+            let busy =
+                cpu.user + cpu.nice + cpu.system + cpu.irq.unwrap_or(0) + cpu.softirq.unwrap_or(0);
             (busy, busy + idle)
         });
         let links = procfs::net::dev_status().unwrap_or_default();
@@ -102,7 +103,10 @@ impl Telemetry {
         #[expect(clippy::cast_precision_loss, reason = "a percentage for people")]
         let share = |part: u64, whole: u64| 100.0 * part as f32 / whole.max(1) as f32;
         NodeMetrics {
-            cpu_percent: share(now.busy.saturating_sub(last.busy), now.ticks.saturating_sub(last.ticks)),
+            cpu_percent: share(
+                now.busy.saturating_sub(last.busy),
+                now.ticks.saturating_sub(last.ticks),
+            ),
             memory_free_bytes: procfs::Meminfo::current()
                 .map_or(0, |memory| memory.mem_available.unwrap_or(memory.mem_free)),
             disk_free_bytes: disk_space(&self.disk).0,

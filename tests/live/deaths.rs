@@ -4,64 +4,101 @@ use godwit_tests::{Fabric, eventually};
 
 use crate::scene::{EDGES, Scene};
 
-/// Kills a program while a slow move is in that phase, starts it again, and answers where
-/// the counter is in the end: exactly once, with nothing lost.
-fn killed_in(program: &str, phase: &str) -> String {
-    let fabric = Fabric::start(EDGES);
-    let scene = Scene::open(&fabric);
-    let id = scene.begin_slow_move();
-    scene.await_phase(&id, phase);
+/// How slow a move is made that is to be caught while it prepares: the container's image
+/// alone takes seconds.
+const CRAWLING: &str = "300KB";
+
+/// Ends a program at once and starts it again.
+fn kill_and_restart(fabric: &Fabric, program: &str) {
     fabric.kill(program);
     match program {
         "controller" => fabric.start_controller(),
         host => fabric.start_agent(host),
     }
-    let end = scene.await_end(&id);
+}
+
+/// Where the counter is after a move ended, checked: exactly once, nothing lost, and nothing
+/// stands in the way of the next move.
+fn ends_well(scene: &Scene<'_>, id: &str) -> String {
+    let end = scene.await_end(id);
     let outcome = end["outcome"].as_str().expect("an outcome").to_owned();
-    let node = if outcome == "moved" || outcome == "salvaged" { "edge-b" } else { "edge-a" };
     assert!(!["lost", "rolled-back"].contains(&&*outcome), "{end}");
-    scene.runs_once_on(node);
-    // And nothing stands in the way of the next one.
-    let back = if node == "edge-a" { "edge-b" } else { "edge-a" };
-    fabric.await_fit(back);
-    fabric.godwit(&["migrate", "counter", "--to", back]).ok();
-    scene.runs_once_on(back);
+    let is_there = outcome == "moved" || outcome == "salvaged";
+    let (here, other) = if is_there { ("edge-b", "edge-a") } else { ("edge-a", "edge-b") };
+    scene.runs_once_on(here);
+    scene.fabric.await_fit(other);
+    scene.fabric.await_fit(here);
+    scene.fabric.godwit(&["migrate", "counter", "--to", other]).ok();
+    scene.runs_once_on(other);
     outcome
+}
+
+/// Kills a program while a slow move transfers.
+fn killed_in_the_transfer(program: &str) -> String {
+    let fabric = Fabric::start(EDGES);
+    let scene = Scene::open(&fabric);
+    let id = scene.begin_slow_move();
+    scene.await_phase(&id, "transferring");
+    kill_and_restart(&fabric, program);
+    ends_well(&scene, &id)
+}
+
+/// Kills an agent as soon as it begins a call.
+fn killed_at(host: &str, call: &str) -> String {
+    let fabric = Fabric::start(EDGES);
+    let scene = Scene::open(&fabric);
+    let id = scene.begin_slow_move();
+    scene.await_log(host, &format!("call={call}"));
+    kill_and_restart(&fabric, host);
+    ends_well(&scene, &id)
+}
+
+/// Kills an agent while the target still receives the container's image, then calls the
+/// move off: nothing was frozen.
+fn killed_while_preparing(host: &str) {
+    let fabric = Fabric::start(EDGES);
+    let scene = Scene::open(&fabric);
+    let id = scene.begin_move(CRAWLING);
+    scene.await_log("edge-b", "call=Prepare");
+    kill_and_restart(&fabric, host);
+    fabric.await_fit(host);
+    fabric.godwit(&["migration", "cancel", &id]).ok();
+    assert_eq!(ends_well(&scene, &id), "cancelled");
 }
 
 #[test]
 fn the_source_s_agent_is_killed_while_it_prepares() {
-    killed_in("edge-a", "preparing");
-}
-
-#[test]
-fn the_source_s_agent_is_killed_while_it_dumps() {
-    assert_eq!(killed_in("edge-a", "freezing"), "aborted");
-}
-
-#[test]
-fn the_source_s_agent_is_killed_in_the_transfer_which_goes_on() {
-    assert_eq!(killed_in("edge-a", "transferring"), "moved");
+    killed_while_preparing("edge-a");
 }
 
 #[test]
 fn the_target_s_agent_is_killed_while_it_prepares() {
-    killed_in("edge-b", "preparing");
+    killed_while_preparing("edge-b");
 }
 
 #[test]
-fn the_target_s_agent_is_killed_in_the_transfer_which_goes_on() {
-    assert_eq!(killed_in("edge-b", "transferring"), "moved");
+fn the_source_s_agent_is_killed_while_it_dumps() {
+    assert_eq!(killed_at("edge-a", "Freeze"), "aborted");
 }
 
 #[test]
 fn the_target_s_agent_is_killed_while_it_restores() {
-    killed_in("edge-b", "staging");
+    killed_at("edge-b", "Stage");
+}
+
+#[test]
+fn the_source_s_agent_is_killed_in_the_transfer_which_goes_on() {
+    assert_eq!(killed_in_the_transfer("edge-a"), "moved");
+}
+
+#[test]
+fn the_target_s_agent_is_killed_in_the_transfer_which_goes_on() {
+    assert_eq!(killed_in_the_transfer("edge-b"), "moved");
 }
 
 #[test]
 fn the_controller_is_killed_before_the_verdict() {
-    killed_in("controller", "transferring");
+    killed_in_the_transfer("controller");
 }
 
 #[test]
@@ -71,15 +108,9 @@ fn the_controller_is_killed_around_the_verdict() {
     let scene = Scene::open(&fabric);
     let id = scene.begin_slow_move();
     scene.await_phase(&id, "transferring");
-    eventually("the target voted", || {
-        let log = std::fs::read_to_string(fabric.log("edge-b")).unwrap_or_default();
-        if log.contains("phase=Staged") { Ok(()) } else { Err("not yet") }
-    });
-    fabric.kill("controller");
-    fabric.start_controller();
-    let end = scene.await_end(&id);
-    let node = if end["outcome"] == "moved" { "edge-b" } else { "edge-a" };
-    scene.runs_once_on(node);
+    scene.await_log("edge-b", "phase=Staged");
+    kill_and_restart(&fabric, "controller");
+    ends_well(&scene, &id);
 }
 
 #[test]
@@ -113,7 +144,11 @@ fn a_node_that_lost_its_ledger_is_given_its_container_back() {
     eventually("the node owns it again", || {
         let log = std::fs::read_to_string(fabric.log("edge-a")).unwrap_or_default();
         let adopted = log.lines().skip_while(|line| !line.contains("phase=UnknownRunning"));
-        if adopted.into_iter().any(|line| line.contains("phase=Active")) { Ok(()) } else { Err(log) }
+        if adopted.into_iter().any(|line| line.contains("phase=Active")) {
+            Ok(())
+        } else {
+            Err(log)
+        }
     });
     scene.runs_once_on("edge-a");
     fabric.godwit(&["migrate", "counter", "--to", "edge-b"]).ok();

@@ -1,7 +1,5 @@
 //! A counter that ticks on edge-a, and what every test asks of it in the end.
 
-use std::cell::Cell;
-
 use godwit_tests::{Fabric, Observer, Ticks, eventually};
 use serde_json::Value;
 
@@ -15,14 +13,13 @@ pub(crate) const EDGES: u8 = 2;
 pub(crate) struct Scene<'a> {
     pub(crate) fabric: &'a Fabric,
     observer: Observer<'a>,
-    gaps: Cell<u64>,
 }
 
 impl<'a> Scene<'a> {
     /// Starts the counter on edge-a.
     pub(crate) fn open(fabric: &'a Fabric) -> Self {
         let observer = fabric.start_counter("edge-a");
-        Self { fabric, observer, gaps: Cell::new(0) }
+        Self { fabric, observer }
     }
 
     pub(crate) fn ticks(&self) -> Ticks {
@@ -56,12 +53,7 @@ impl<'a> Scene<'a> {
         ticks
     }
 
-    /// Remembers how many gaps there were, for [`Self::was_not_frozen`].
-    pub(crate) fn mark(&self) {
-        self.gaps.set(self.ticks().gap_count);
-    }
-
-    /// Nothing since the mark was as long as a checkpoint takes.
+    /// The source's agent never began to freeze it.
     #[track_caller]
     pub(crate) fn was_not_frozen(&self) {
         let container = self.fabric.container("counter");
@@ -74,7 +66,12 @@ impl<'a> Scene<'a> {
 
     /// Starts a slow move to edge-b in the background and answers its id.
     pub(crate) fn begin_slow_move(&self) -> String {
-        let migrate = ["migrate", "counter", "--to", "edge-b", "--bwlimit", SLOW, "--detach"];
+        self.begin_move(SLOW)
+    }
+
+    /// Starts a move to edge-b that is so slow, in the background, and answers its id.
+    pub(crate) fn begin_move(&self, bwlimit: &str) -> String {
+        let migrate = ["migrate", "counter", "--to", "edge-b", "--bwlimit", bwlimit, "--detach"];
         self.fabric.godwit(&migrate).ok();
         let all = self.fabric.json(&["migration", "ls"]);
         all[0]["id"].as_str().expect("a migration's id").to_owned()
@@ -94,6 +91,15 @@ impl<'a> Scene<'a> {
             let migration = self.migration(id);
             assert_eq!(migration["settled"], false, "over before it was {phase}: {migration}");
             if migration["phase"] == phase { Ok(()) } else { Err(migration) }
+        });
+    }
+
+    /// Waits until an agent has logged so much.
+    #[track_caller]
+    pub(crate) fn await_log(&self, host: &str, text: &str) {
+        eventually(&format!("{host} logs `{text}`"), || {
+            let log = std::fs::read_to_string(self.fabric.log(host)).unwrap_or_default();
+            if log.contains(text) { Ok(()) } else { Err("not yet") }
         });
     }
 

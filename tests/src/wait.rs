@@ -37,6 +37,6 @@ pub fn eventually_within<T, E: Debug>(
                 );
             }
         }
-        std::thread::sleep(Duration::from_millis(50));
+        std::thread::sleep(Duration::from_millis(10));
     }
 }

@@ -23,7 +23,7 @@ use super::layout::{self, EngineConfig};
 use super::libpod::Libpod;
 use super::service::Service;
 use super::target::Staged;
-use super::{Engine, EngineError, HeldImage, Observed};
+use super::{Engine, EngineError, HeldImage, Observed, Usage};
 use crate::criu::gate::Gate;
 
 /// bollard's patience with one answer's headers.
@@ -330,6 +330,29 @@ impl Engine for Podman {
                 if execution == Execution::Absent { self.exit_code(stored).await } else { None };
             let never_opened = self.is_marked(stored.id);
             all.push(Observed { id: stored.id, execution, never_opened, exit_code });
+        }
+        Ok(all)
+    }
+
+    async fn usage(&self) -> Result<Vec<Usage>, EngineError> {
+        let mut all = Vec::new();
+        for stored in self.stored()?.iter().filter(|stored| !layout::is_probe(stored.id)) {
+            let pids = self.cgroup(stored).processes().unwrap_or_default();
+            // A process that ends meanwhile is none.
+            let stats: Vec<_> = pids
+                .iter()
+                .filter_map(|pid| procfs::process::Process::new(*pid).ok()?.stat().ok())
+                .collect();
+            if stats.is_empty() {
+                continue;
+            }
+            let ticks: u64 = stats.iter().map(|stat| stat.utime + stat.stime).sum();
+            all.push(Usage {
+                id: stored.id,
+                processor: Duration::from_millis(ticks * 1000 / procfs::ticks_per_second()),
+                memory_bytes: stats.iter().map(|stat| stat.rss * procfs::page_size()).sum(),
+                processes: u32::try_from(stats.len()).unwrap_or(u32::MAX),
+            });
         }
         Ok(all)
     }
