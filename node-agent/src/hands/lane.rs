@@ -28,7 +28,10 @@ impl Lane {
         let is_cut = cut.clone();
         let task = tokio::spawn(async move {
             // Not cut short itself: whoever comes next waits for this one, and so for all.
-            is_cut.run_until_cancelled_owned(async { if let Some(before) = before { before.over().await; } call.await; }).await;
+            if let Some(before) = before {
+                before.over().await;
+            }
+            is_cut.run_until_cancelled_owned(call).await;
         });
         Self { cut, task }
     }
