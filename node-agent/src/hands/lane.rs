@@ -57,6 +57,7 @@ impl Lane {
 mod tests {
     use std::sync::Arc;
     use std::sync::atomic::{AtomicU32, Ordering};
+    use std::sync::mpsc;
 
     use tokio::sync::Notify;
 
@@ -79,23 +80,30 @@ mod tests {
         }
     }
 
-    #[tokio::test]
+    #[tokio::test(flavor = "multi_thread", worker_threads = 3)]
     async fn however_fast_calls_replace_each_other_one_is_at_work() {
         let count = Arc::new(AtomicU32::new(0));
         let begun = Arc::new(Notify::new());
-        let call = || {
+        let call = |held: Option<mpsc::Receiver<()>>| {
             let (count, begun) = (count.clone(), begun.clone());
             async move {
                 let _at_work = AtWork::begin(&count);
                 begun.notify_one();
+                // A step that cannot be cut short.
+                let _released = held.as_ref().map(mpsc::Receiver::recv);
                 std::future::pending::<()>().await;
             }
         };
-        let first = Lane::begin(None, call());
+        let (release, held) = mpsc::channel();
+        let first = Lane::begin(None, call(Some(held)));
         begun.notified().await;
-        // The second is replaced before it was ever polled.
-        let second = Lane::begin(Some(first), call());
-        let third = Lane::begin(Some(second), call());
+        let second = Lane::begin(Some(first), call(None));
+        let third = Lane::begin(Some(second), call(None));
+        for _turn in 0..1000 {
+            tokio::task::yield_now().await;
+        }
+        assert!(!third.is_over(), "it began beside the first, which is in the middle of a step");
+        drop(release);
         begun.notified().await;
         assert_eq!(count.load(Ordering::SeqCst), 1);
         third.cut_short();
