@@ -28,8 +28,9 @@ impl<'a> Listener<'a> {
         let log = std::fs::read_to_string(self.fabric.log("mqtt")).unwrap_or_default();
         let said = log.lines().filter_map(|line| line.split_once(' '));
         let on_topic = said.filter(|(at, _)| at.ends_with(topic));
-        let payloads = on_topic.filter_map(|(_, text)| serde_json::from_str::<Value>(text).ok());
-        payloads.filter(wanted).next_back().ok_or(log)
+        let mut payloads =
+            on_topic.filter_map(|(_, text)| serde_json::from_str::<Value>(text).ok());
+        payloads.rfind(wanted).ok_or(log)
     }
 
     fn replied(&self, id: &str, status: &str) -> Value {

@@ -1,7 +1,9 @@
 //! The main job.
 
+use godwit_agent::ledger::Ledger;
 use godwit_tests::{Fabric, eventually};
 use serde_json::Value;
+use uuid::Uuid;
 
 use crate::scene::{EDGES, Scene};
 
@@ -91,11 +93,15 @@ fn fifty_moves_lose_nothing_and_leave_nothing() {
         assert_eq!(of(what), 0, "{home:?}");
     }
     for host in ["edge-a", "edge-b"] {
-        let rows = fabric.lab().run(host, &["sh", "-c", "ls /var/lib/godwit"]);
-        assert!(rows.out.contains("ledger.db"), "{rows:?}");
+        // A copy, with what is not yet written back into the file.
+        let copy = "rm -f /lab/ledger.db*; cp /var/lib/godwit/ledger.db* /lab/";
+        fabric.lab().run(host, &["sh", "-c", copy]).ok();
+        let file = fabric.lab().share().join("ledger.db");
+        let (ledger, _) = Ledger::open(&file, Uuid::nil()).expect("a ledger");
+        assert_eq!(ledger.rows().expect("rows").len(), 1, "one row a container on {host}");
     }
-    for host in 0..2 {
-        let ((fds_then, rss_then), (fds_now, rss_now)) = (weights[0][host], weights[1][host]);
+    for (then, now) in weights[0].iter().zip(&weights[1]) {
+        let (&(fds_then, rss_then), &(fds_now, rss_now)) = (then, now);
         assert!(fds_now <= fds_then + 3, "descriptors grew from {fds_then} to {fds_now}");
         assert!(rss_now <= rss_then + 4096, "memory grew from {rss_then} to {rss_now} KiB");
         assert!(rss_now <= 64 << 10, "an agent uses {rss_now} KiB");
