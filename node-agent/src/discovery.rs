@@ -3,12 +3,13 @@
 //! A hint, never trusted: whoever answers still has to be the broker.
 
 use std::collections::HashMap;
-use std::net::IpAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 
 use godwit_bus::BrokerUrl;
 use godwit_proto::id::NodeId;
 use mdns_sd::{ServiceDaemon, ServiceEvent, ServiceInfo};
+use tokio::net::TcpStream;
 
 /// The fabric's broker, with the fabric's id in its TXT record.
 const FABRIC: &str = "_godwit._tcp.local.";
@@ -16,6 +17,9 @@ const FABRIC: &str = "_godwit._tcp.local.";
 const NODE: &str = "_godwit-node._tcp.local.";
 /// After so long without an answer it is said what is being waited for.
 const REMIND: Duration = Duration::from_secs(10);
+
+/// How long an address may take to answer before the next one is tried.
+const REACH: Duration = Duration::from_secs(2);
 
 /// Why mDNS cannot be used.
 #[derive(Debug, thiserror::Error)]
@@ -27,6 +31,18 @@ pub struct Discovery {
     daemon: ServiceDaemon,
 }
 
+/// The first address that takes a connection: a machine announces those of all its networks,
+/// and a node need not be in each.
+async fn first_reachable(addresses: impl Iterator<Item = SocketAddr>) -> Option<SocketAddr> {
+    for address in addresses {
+        let connected = tokio::time::timeout(REACH, TcpStream::connect(address)).await;
+        if matches!(connected, Ok(Ok(_))) {
+            return Some(address);
+        }
+    }
+    None
+}
+
 impl Discovery {
     /// Opens the multicast sockets.
     ///
@@ -34,7 +50,7 @@ impl Discovery {
     /// When the host allows none.
     pub fn open() -> Result<Self, DiscoveryError> {
         let daemon = ServiceDaemon::new()?;
-        // Containers' veths come and go with them; nobody answers there.
+        // Nobody else hears what is said there.
         daemon.disable_interface(mdns_sd::IfKind::LoopbackV4)?;
         daemon.disable_interface(mdns_sd::IfKind::LoopbackV6)?;
         Ok(Self { daemon })
@@ -54,11 +70,15 @@ impl Discovery {
                      network? else give --broker mqtt://HOST"
                 ),
                 Ok(Ok(ServiceEvent::ServiceResolved(found))) => {
-                    let addresses = found.get_addresses_v4();
-                    let Some(address) = addresses.iter().next() else { continue };
-                    let at = std::net::SocketAddr::new(IpAddr::V4(*address), found.get_port());
-                    let _ = self.daemon.stop_browse(FABRIC);
-                    return Ok(at.into());
+                    let mut addresses: Vec<_> = found.get_addresses_v4().into_iter().collect();
+                    addresses.sort_unstable();
+                    let port = found.get_port();
+                    let at = addresses.iter().map(|ip| SocketAddr::new(IpAddr::V4(*ip), port));
+                    if let Some(at) = first_reachable(at).await {
+                        let _ = self.daemon.stop_browse(FABRIC);
+                        return Ok(at.into());
+                    }
+                    tracing::warn!(?addresses, port, "a fabric's broker cannot be reached");
                 }
                 Ok(Ok(_)) => {}
                 Ok(Err(_)) => return Err(mdns_sd::Error::Msg("its daemon ended".into()).into()),
@@ -85,5 +105,19 @@ impl Discovery {
     /// Says goodbye and closes.
     pub fn close(self) {
         let _ = self.daemon.shutdown();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn an_address_that_nobody_serves_is_passed_over() {
+        let broker = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let here = broker.local_addr().unwrap();
+        let closed = SocketAddr::new([127, 0, 0, 2].into(), here.port());
+        assert_eq!(first_reachable([closed, here].into_iter()).await, Some(here));
+        assert_eq!(first_reachable([closed].into_iter()).await, None);
     }
 }

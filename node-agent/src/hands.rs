@@ -80,6 +80,10 @@ impl<E> Tools<E> {
         self.ledgered.lock().unwrap_or_else(PoisonError::into_inner).get(&id).cloned()
     }
 
+    fn forget_ledgered(&self) {
+        self.ledgered.lock().unwrap_or_else(PoisonError::into_inner).clear();
+    }
+
     fn note_ledgered(&self, record: &Record) {
         let mut ledgered = self.ledgered.lock().unwrap_or_else(PoisonError::into_inner);
         ledgered.insert(record.spec.id, record.spec.name.clone());
@@ -145,7 +149,11 @@ impl<E: Engine> Hands<E> {
                     self.looks.spawn(async move { looks::look(&tools, &driver, look).await });
                     while self.looks.try_join_next().is_some() {}
                 }
-                Errand::StopAll => self.stop().await,
+                Errand::StopAll => {
+                    self.stop().await;
+                    // The ledger may be another one now.
+                    self.tools.forget_ledgered();
+                }
             }
         }
         self.stop().await;

@@ -134,21 +134,6 @@ impl Network {
         self.links.delete(&host_end(id)).await?;
         netns::remove(&Self::path(id)).await
     }
-
-    /// The names in [`Network::path`] of every namespace of ours: what garbage collection
-    /// compares with the containers that exist.
-    pub fn list(&self) -> Result<Vec<PathBuf>, NetworkError> {
-        netns::list(PREFIX)
-    }
-
-    /// Removes what [`Network::list`] named, whichever container it was for.
-    pub async fn remove_path(&self, path: &std::path::Path) -> Result<(), NetworkError> {
-        let name = path.file_name().and_then(|name| name.to_str()).unwrap_or_default();
-        if let Some(short) = name.strip_prefix(PREFIX) {
-            self.links.delete(&format!("gw{short}")).await?;
-        }
-        netns::remove(path).await
-    }
 }
 
 /// Makes a namespace with nothing but `lo`: for the doctor, who needs no bridge.

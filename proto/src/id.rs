@@ -13,7 +13,9 @@ use uuid::Uuid;
 
 /// Why a text is not a name.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("`{text}` is not a {what}: use 1 to 63 of a-z, 0-9 and '-'")]
+#[error(
+    "`{text}` is not a {what}: use 1 to 63 of a-z, 0-9 and '-'; some words are the fabric's own"
+)]
 pub struct NameError {
     /// What the text should have named.
     pub what: &'static str,
@@ -28,7 +30,7 @@ fn is_level(text: &str) -> bool {
 }
 
 macro_rules! name {
-    ($(#[$doc:meta])* $name:ident, $what:literal) => {
+    ($(#[$doc:meta])* $name:ident, $what:literal $(, reserved $reserved:literal)?) => {
         $(#[$doc])*
         #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
         #[serde(try_from = "String", into = "String")]
@@ -43,7 +45,8 @@ macro_rules! name {
         impl FromStr for $name {
             type Err = NameError;
             fn from_str(text: &str) -> Result<Self, NameError> {
-                if is_level(text) {
+                let is_reserved = false $(|| text == $reserved)?;
+                if is_level(text) && !is_reserved {
                     Ok(Self(text.into()))
                 } else {
                     Err(NameError { what: $what, text: text.chars().take(80).collect() })
@@ -75,9 +78,10 @@ macro_rules! name {
 }
 
 name!(
-    /// A node of the fabric, by the name that its operator gave it.
+    /// A node of the fabric, by the name that its operator gave it. `controller` is none: in
+    /// the topics of streams that is the controller.
     NodeId,
-    "node name"
+    "node name", reserved "controller"
 );
 name!(
     /// A tenant: whoever owns containers. `default` until accounts exist.
@@ -95,9 +99,10 @@ name!(
     "migration id"
 );
 name!(
-    /// A caller's correlation id; the same id twice is answered from the record.
+    /// A caller's correlation id; the same id twice is answered from the record. `unparsed` is
+    /// none: that is where commands without a readable id are answered.
     RequestId,
-    "request id"
+    "request id", reserved "unparsed"
 );
 
 impl Tenant {
@@ -263,6 +268,13 @@ mod tests {
         for bad in ["", "Edge", "a/b", "+", "#", "a b", "ä", &"x".repeat(64)] {
             assert!(bad.parse::<NodeId>().is_err(), "{bad}");
         }
+    }
+
+    #[test]
+    fn reserved_words_name_nothing() {
+        assert!("controller".parse::<NodeId>().is_err());
+        assert!("unparsed".parse::<RequestId>().is_err());
+        assert!("controller".parse::<ContainerName>().is_ok());
     }
 
     #[test]

@@ -96,7 +96,9 @@ fn a_second_move_of_a_moving_container_is_refused() {
     let fabric = Fabric::start(EDGES);
     let scene = Scene::open(&fabric);
     let id = scene.begin_slow_move();
-    refused(&fabric.godwit(&["migrate", "counter", "--to", "edge-b"]), 3, &id);
+    let again = fabric.godwit(&["migrate", "counter", "--to", "edge-b"]);
+    refused(&again, 3, "on its way");
+    refused(&again, 3, "godwit migration cancel");
     refused(&fabric.godwit(&["stop", "counter"]), 3, &id);
     let end = scene.await_end(&id);
     assert_eq!(end["outcome"], Value::from("moved"), "{end}");

@@ -167,6 +167,9 @@ impl Core {
     pub(super) fn note(&mut self, node: &NodeId, report: Report) -> Result<(), StoreError> {
         let id = report.container;
         self.last_counter = self.last_counter.max(report.epoch.counter);
+        if !self.containers.contains_key(&id) {
+            return Ok(());
+        }
         let key = (id, node.clone());
         let rank = |report: &Report| (report.epoch, report.phase);
         if self.reports.get(&key).is_some_and(|old| rank(old) > rank(&report)) {

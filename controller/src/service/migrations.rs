@@ -238,7 +238,9 @@ fn state_fits(row: &ContainerRow, mode: Mode) -> Option<Reason> {
         (Migrating, _) => reason(
             "busy",
             format!("{name} is on its way already"),
-            "wait for that move, or call it off with `godwit migration cancel`".into(),
+            "wait for that move, or call it off with `godwit migration cancel` (`godwit migration ls` \
+             names it)"
+                .into(),
         ),
         (state, _) => reason(
             "busy",

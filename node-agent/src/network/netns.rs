@@ -66,23 +66,6 @@ pub(super) async fn remove(path: &Path) -> Result<(), NetworkError> {
     })
 }
 
-/// Every namespace whose name begins with `prefix`, stale files without one included.
-pub(super) fn list(prefix: &str) -> Result<Vec<PathBuf>, NetworkError> {
-    let failed = |source| NetworkError::Io { what: format!("listing {DIR}"), source };
-    let entries = match fs::read_dir(DIR) {
-        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
-        other => other.map_err(failed)?,
-    };
-    let mut found = Vec::new();
-    for entry in entries {
-        let entry = entry.map_err(failed)?;
-        if entry.file_name().to_str().is_some_and(|name| name.starts_with(prefix)) {
-            found.push(entry.path());
-        }
-    }
-    Ok(found)
-}
-
 /// Runs `work` on a thread of its own that has entered the namespace, inside the runtime.
 pub(crate) async fn inside<T: Send + 'static>(
     path: &Path,
