@@ -142,7 +142,7 @@ async fn a_taken_port_is_named() {
 
 fn hub_config() -> godwit_broker::Config {
     godwit_broker::Config {
-        listen: vec!["127.0.0.1:0".parse().unwrap()],
+        listen: vec!["127.0.0.1:0".parse().expect("an address")],
         ..godwit_broker::Config::default()
     }
 }

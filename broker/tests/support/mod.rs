@@ -1,5 +1,6 @@
 //! A broker for a test, sessions with it, and waiting for conditions.
 
+#![expect(clippy::unwrap_used, reason = "what fails here fails the test that asked for it")]
 #![allow(dead_code, reason = "each test file uses its part")]
 
 use std::future::Future;
