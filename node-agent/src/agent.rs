@@ -126,6 +126,7 @@ pub async fn run(config: Config, shutdown: CancellationToken) -> Result<(), Agen
         network,
         streams: streams.clone(),
         spool,
+        boot,
         progress: messages.clone(),
         fetching: ImageLocks::default(),
         ledgered,

@@ -7,6 +7,7 @@
 //! A call is the machine's word for a handful of steps of the engine; [`Call::Thaw`] and
 //! [`Call::Destroy`] clear up after any other that was cut short.
 
+mod arrived;
 mod calls;
 mod images;
 mod lane;
@@ -24,6 +25,7 @@ use godwit_proto::stream::StreamId;
 use godwit_proto::topic::Peer;
 use tokio::sync::mpsc;
 use tokio::task::JoinSet;
+use uuid::Uuid;
 
 use crate::driver::{Driver, Errand};
 use crate::engine::{Engine, EngineError};
@@ -58,6 +60,8 @@ pub(crate) struct Tools<E> {
     pub(crate) network: Network,
     pub(crate) streams: Streams,
     pub(crate) spool: PathBuf,
+    /// The boot of the machine, as the ledger counts it.
+    pub(crate) boot: Uuid,
     pub(crate) progress: mpsc::Sender<FromNode>,
     /// One fetch of an image at a time; those who want the same one wait, and find it.
     pub(crate) fetching: ImageLocks,

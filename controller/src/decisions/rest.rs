@@ -65,11 +65,12 @@ impl Core {
             }
             Due::Reached => self.reached(id),
             Due::Failed(why) => {
-                let state = match row.intent {
-                    Intent::Start => ContainerState::Exited,
+                let exit_code = report.and_then(|report| report.exit_code).map(i64::from);
+                // What ended by itself has an exit code; without one it never came to run.
+                let state = match (row.intent, exit_code) {
+                    (Intent::Start, Some(_)) => ContainerState::Exited,
                     _ => ContainerState::Failed,
                 };
-                let exit_code = report.and_then(|report| report.exit_code).map(i64::from);
                 self.change(id, |row| {
                     row.intent = Intent::Rest;
                     row.exit_code = exit_code;

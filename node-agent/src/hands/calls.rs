@@ -11,7 +11,7 @@ use godwit_proto::migration::{Call, Outcome, Record};
 use godwit_proto::stream::StreamId;
 use godwit_proto::topic::Peer;
 
-use super::{CallError, Tools, images};
+use super::{CallError, Tools, arrived, images};
 use crate::engine::Engine;
 
 /// How long a container may take to end by itself when it is stopped.
@@ -59,7 +59,9 @@ pub(super) async fn carry_out<E: Engine>(
             // request that nobody heard.
             tools.network.attach(spec.id, &spec.address).await?;
             tools.engine.open(spec, record.mode).await?;
-            remove(&tools.checkpoint(spec.id, record.epoch)).await?;
+            let checkpoint = tools.checkpoint(spec.id, record.epoch);
+            remove(&arrived::note_of(&checkpoint)).await?;
+            remove(&checkpoint).await?;
         }
         Call::Destroy => {
             let (container, epoch) = (spec.id, record.epoch);
@@ -119,7 +121,13 @@ async fn fetch<E: Engine>(tools: &Tools<E>, record: &Record) -> Result<Digest, C
     let from = record.peer.clone().ok_or(CallError::NoPeer)?;
     let stream = StreamId::Checkpoint { container, epoch };
     let into = tools.checkpoint(container, epoch);
-    receive(tools, record, stream, &from.into(), &into, Step::Transferring).await
+    if let Some(digest) = arrived::known(&into, tools.boot).await {
+        tracing::info!(%container, %epoch, "the checkpoint had arrived before the agent restarted");
+        return Ok(digest);
+    }
+    let digest = receive(tools, record, stream, &from.into(), &into, Step::Transferring).await?;
+    arrived::note(&into, tools.boot, digest).await?;
+    Ok(digest)
 }
 
 /// Receives a stream and reports how far it is as it comes.
