@@ -2,7 +2,7 @@
 //!
 //! A hint, never trusted: whoever answers still has to be the broker.
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 
@@ -10,13 +10,16 @@ use godwit_bus::BrokerUrl;
 use godwit_proto::id::NodeId;
 use mdns_sd::{ServiceDaemon, ServiceEvent, ServiceInfo};
 use tokio::net::TcpStream;
+use tokio::time::{Instant, timeout_at};
 
 /// The fabric's broker, with the fabric's id in its TXT record.
 const FABRIC: &str = "_godwit._tcp.local.";
 /// Nodes.
 const NODE: &str = "_godwit-node._tcp.local.";
-/// After so long without an answer it is said what is being waited for.
-const REMIND: Duration = Duration::from_secs(10);
+/// How long an answer is waited for before it is asked again.
+const ROUND: Duration = Duration::from_secs(3);
+/// After so many rounds it is said what is being waited for.
+const REMIND: u32 = 4;
 
 /// How long an address may take to answer before the next one is tried.
 const REACH: Duration = Duration::from_secs(2);
@@ -61,29 +64,33 @@ impl Discovery {
     /// # Errors
     /// When the query cannot be sent.
     pub async fn find_broker(&self) -> Result<BrokerUrl, DiscoveryError> {
-        let answers = self.daemon.browse(FABRIC)?;
-        loop {
-            let answer = tokio::time::timeout(REMIND, answers.recv_async()).await;
-            match answer {
-                Err(_) => tracing::info!(
-                    "looking for a fabric by mDNS ({FABRIC}); is a controller running on this \
-                     network? else give --broker mqtt://HOST"
-                ),
-                Ok(Ok(ServiceEvent::ServiceResolved(found))) => {
-                    let mut addresses: Vec<_> = found.get_addresses_v4().into_iter().collect();
-                    addresses.sort_unstable();
+        for round in 1u32.. {
+            let answers = self.daemon.browse(FABRIC)?;
+            let end = Instant::now() + ROUND;
+            while let Ok(answer) = timeout_at(end, answers.recv_async()).await {
+                let answer = answer.map_err(|_| mdns_sd::Error::Msg("its daemon ended".into()))?;
+                if let ServiceEvent::ServiceResolved(found) = answer {
                     let port = found.get_port();
+                    let addresses: BTreeSet<_> = found.get_addresses_v4().into_iter().collect();
                     let at = addresses.iter().map(|ip| SocketAddr::new(IpAddr::V4(*ip), port));
                     if let Some(at) = first_reachable(at).await {
                         let _ = self.daemon.stop_browse(FABRIC);
                         return Ok(at.into());
                     }
-                    tracing::warn!(?addresses, port, "a fabric's broker cannot be reached");
+                    tracing::debug!(?addresses, port, "no address of a fabric's broker answers");
                 }
-                Ok(Ok(_)) => {}
-                Ok(Err(_)) => return Err(mdns_sd::Error::Msg("its daemon ended".into()).into()),
+            }
+            // An answer may lack its addresses, or lose them on the way, and is not repeated:
+            // asked anew, it comes whole.
+            let _ = self.daemon.stop_browse(FABRIC);
+            if round.is_multiple_of(REMIND) {
+                tracing::info!(
+                    "looking for a fabric by mDNS ({FABRIC}); is a controller running on this \
+                     network? else give --broker mqtt://HOST"
+                );
             }
         }
+        unreachable!("the rounds do not end")
     }
 
     /// Announces this node on every link.
