@@ -224,7 +224,7 @@ impl Agent {
                 Order::Ask => {}
                 Order::Create(_) => copy.on_create(hand, epoch),
                 Order::Start => copy.on_start(hand, epoch),
-                Order::Stop => copy.on_stop(hand, epoch),
+                Order::Stop { grace_ms } => copy.on_stop(hand, epoch, grace_ms),
                 Order::Remove => copy.on_remove(hand, epoch),
                 Order::Arm(plan) => copy.on_arm(hand, epoch, plan),
                 Order::Freeze { to, plan } => copy.on_freeze(hand, epoch, to, plan),
@@ -305,6 +305,7 @@ fn blank(spec: &ContainerSpec, epoch: Epoch, phase: Phase) -> Record {
         mode: Default::default(),
         image: None,
         bwlimit: None,
+        grace_ms: None,
         reason: None,
     }
 }

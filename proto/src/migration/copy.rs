@@ -144,6 +144,7 @@ impl Copy {
         self.record.image = None;
         self.record.reason = None;
         self.record.bwlimit = None;
+        self.record.grace_ms = None;
         self.record.mode = Default::default();
         self.record.role = Role::Owner;
         self.arming = None;

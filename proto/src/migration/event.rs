@@ -28,7 +28,10 @@ pub enum Order {
     /// Start a container that is here and stopped, under a new epoch.
     Start,
     /// Stop it, keep its files.
-    Stop,
+    Stop {
+        /// How long it may take to end by itself; the node's own measure when `None`.
+        grace_ms: Option<u64>,
+    },
     /// Remove it, running or not.
     Remove,
     /// Source: do all that can be done before the freeze.
@@ -99,7 +102,7 @@ pub enum Call {
     /// Start it and attach its address, cleared of whatever an older attempt left; well if it
     /// runs already.
     Start,
-    /// Stop it.
+    /// Stop it, within the row's grace.
     Stop,
     /// Source: all that can be done before the freeze.
     Arm(Plan),

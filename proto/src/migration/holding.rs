@@ -122,7 +122,9 @@ impl Holding {
             // Said before it was started: it has more to say.
             _ if report.epoch < self.epoch => Due::Order(Order::Ask),
             Phase::Stopped if !report.is_busy => Due::Reached,
-            Phase::Active | Phase::Kept | Phase::Starting => Due::Order(Order::Stop),
+            Phase::Active | Phase::Kept | Phase::Starting => {
+                Due::Order(Order::Stop { grace_ms: None })
+            }
             _ => Due::Wait,
         }
     }

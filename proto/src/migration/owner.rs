@@ -32,9 +32,10 @@ impl Copy {
     }
 
     /// Told to stop. Persisted first, so that a restart in between stops it again.
-    pub(super) fn on_stop(&mut self, hand: &mut Hand, epoch: Epoch) {
+    pub(super) fn on_stop(&mut self, hand: &mut Hand, epoch: Epoch, grace_ms: Option<u64>) {
         let may = matches!(self.record.phase, Phase::Active | Phase::Kept | Phase::Starting);
         if epoch == self.record.epoch && may {
+            self.record.grace_ms = grace_ms;
             self.enter(hand, Phase::Stopped);
             self.ask(hand, Call::Stop);
         }

@@ -119,6 +119,9 @@ pub struct Record {
     pub image: Option<Digest>,
     /// Limit of the transfer in bytes per second.
     pub bwlimit: Option<u64>,
+    /// Told to stop: how long it may take to end by itself; the node's own measure when `None`.
+    #[serde(default)]
+    pub grace_ms: Option<u64>,
     /// Why it is dead, kept or gone, for people.
     pub reason: Option<String>,
 }

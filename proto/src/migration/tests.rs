@@ -12,6 +12,7 @@ const RUN: Run = Run { generation: 1, nonce: 1 };
 const OLD: Epoch = Epoch { generation: 1, counter: 1 };
 const EPOCH: Epoch = Epoch { generation: 1, counter: 2 };
 const IMAGE: Digest = Digest([7; 32]);
+const STOP: Order = Order::Stop { grace_ms: Some(1500) };
 
 pub(super) fn spec(number: u128) -> ContainerSpec {
     ContainerSpec {
@@ -42,6 +43,7 @@ fn record(phase: Phase, role: Role) -> Record {
         mode: Default::default(),
         image: Some(IMAGE),
         bwlimit: None,
+        grace_ms: None,
         reason: None,
     }
 }
@@ -223,9 +225,24 @@ fn a_look_from_before_the_last_change_proves_nothing() {
 #[test]
 fn an_older_epoch_is_ignored() {
     let mut agent = agent(record(Phase::Frozen, Role::Owner), Some(sight(Execution::Frozen)));
-    for old in [Order::Thaw, Order::Discard, Order::Start, Order::Remove, Order::Stop] {
+    for old in [Order::Thaw, Order::Discard, Order::Start, Order::Remove, STOP] {
         assert!(calls(&order(&mut agent, OLD, old)).is_empty());
     }
+}
+
+#[test]
+fn a_stop_keeps_the_grace_that_was_asked_for_over_a_restart() {
+    let mut agent = agent(record(Phase::Active, Role::Owner), Some(sight(Execution::Running)));
+    order(&mut agent, EPOCH, STOP);
+    let rows = agent.records().cloned().collect();
+    let promise = Promise { run: RUN, life: life(), since: 1 };
+    let mut again = Agent::wake(life(), Some(promise), rows, false);
+    let effects = see(&mut again, Some(sight(Execution::Running)));
+    let asked = effects.iter().find_map(|effect| match effect {
+        Effect::Call { record, call: Call::Stop, .. } => Some(record.grace_ms),
+        _ => None,
+    });
+    assert_eq!(asked, Some(Some(1500)));
 }
 
 #[test]
