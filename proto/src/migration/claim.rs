@@ -43,6 +43,8 @@ struct Known {
 #[derive(Debug)]
 pub struct Claims {
     run: Run,
+    /// The run is on disk. Before it is, nobody is asked to obey it.
+    is_persisted: bool,
     nodes: BTreeMap<NodeId, Known>,
     is_superseded: bool,
 }
@@ -52,8 +54,14 @@ impl Claims {
     /// process. The first effect persists the run.
     pub fn start(stored_generation: u32, nonce: u64) -> (Self, Vec<ClaimEffect>) {
         let run = Run { generation: stored_generation + 1, nonce };
-        let claims = Self { run, nodes: BTreeMap::new(), is_superseded: false };
+        let claims =
+            Self { run, is_persisted: false, nodes: BTreeMap::new(), is_superseded: false };
         (claims, vec![ClaimEffect::Persist(run)])
+    }
+
+    /// The run was written. As long as this is not said, every step asks for it again.
+    pub fn persisted(&mut self) {
+        self.is_persisted = true;
     }
 
     /// The run that is claimed or held.
@@ -88,9 +96,7 @@ impl Claims {
 
     /// Claims again from those that were heard of and have not promised: claims get lost.
     pub fn tick(&self) -> Vec<ClaimEffect> {
-        let silent = self.nodes.iter().filter(|(_, known)| !known.has_promised);
-        let claims = silent.map(|(node, known)| self.claim(node, known.life));
-        if self.is_superseded { Vec::new() } else { claims.collect() }
+        if self.is_superseded { Vec::new() } else { self.claim_of(|known| !known.has_promised) }
     }
 
     fn hello(&mut self, node: &NodeId, life: Life, promise: Option<Run>) -> Vec<ClaimEffect> {
@@ -110,29 +116,46 @@ impl Claims {
                 // It may have forgotten nothing: the same life still holds its promise.
                 let has_promised = known.has_promised && promise == Some(self.run);
                 self.nodes.insert(node.clone(), Known { life, has_promised });
-                vec![self.claim(node, life)]
+                self.claim_from(node, life)
             }
             Some(_) => self.claim_above(self.run.generation),
             None if promise.is_some_and(|p| p == self.run) => {
                 // It promised this very run in an earlier life.
                 self.claim_above(self.run.generation)
             }
-            None => vec![self.claim(node, life)],
+            None => self.claim_from(node, life),
         }
     }
 
     fn claim_above(&mut self, generation: u32) -> Vec<ClaimEffect> {
         self.run.generation = generation + 1;
-        let mut effects = vec![ClaimEffect::Persist(self.run)];
+        self.is_persisted = false;
         for known in self.nodes.values_mut() {
             known.has_promised = false;
         }
-        effects.extend(self.nodes.iter().map(|(node, known)| self.claim(node, known.life)));
-        effects
+        self.claim_of(|_| true)
     }
 
-    fn claim(&self, node: &NodeId, life: Life) -> ClaimEffect {
-        ClaimEffect::Claim { node: node.clone(), run: self.run, life }
+    fn claim_of(&self, wanted: impl Fn(&Known) -> bool) -> Vec<ClaimEffect> {
+        let nodes = self.nodes.iter().filter(|(_, known)| wanted(known));
+        self.after_persisting(nodes.map(|(node, known)| (node, known.life)))
+    }
+
+    fn claim_from(&self, node: &NodeId, life: Life) -> Vec<ClaimEffect> {
+        self.after_persisting([(node, life)])
+    }
+
+    /// A run that a crash would forget could be claimed by the next process as well.
+    fn after_persisting<'a>(
+        &self,
+        nodes: impl IntoIterator<Item = (&'a NodeId, Life)>,
+    ) -> Vec<ClaimEffect> {
+        let run = self.run;
+        let persist = (!self.is_persisted).then_some(ClaimEffect::Persist(run));
+        let claims = nodes
+            .into_iter()
+            .map(|(node, life)| ClaimEffect::Claim { node: node.clone(), run, life });
+        persist.into_iter().chain(claims).collect()
     }
 }
 
@@ -180,6 +203,7 @@ mod tests {
     #[test]
     fn a_new_life_is_claimed_under_a_higher_generation() {
         let (mut claims, _) = Claims::start(0, 7);
+        claims.persisted();
         for name in ["a", "b"] {
             claims.hear(&node(name), &hello(1, None));
             claims.hear(&node(name), &promised(claims.run(), 1));

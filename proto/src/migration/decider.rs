@@ -141,6 +141,8 @@ impl Decider {
             return Vec::new();
         }
         self.row.fenced.push(end);
+        let why = format!("{}: it was fenced", self.row.node(end));
+        self.row.reason.get_or_insert(why);
         self.store()
     }
 

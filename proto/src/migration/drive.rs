@@ -308,6 +308,7 @@ impl Desk {
             match effect {
                 ClaimEffect::Persist(run) => {
                     world.persist_run(run)?;
+                    self.claims.persisted();
                     for decider in self.attempts.values_mut() {
                         *decider = Decider::new(decider.row().clone(), run, now);
                     }
@@ -319,3 +320,6 @@ impl Desk {
         Ok(())
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -89,6 +89,7 @@ impl Decider {
 
         let is_due = is_cancelled
             || !is_opener
+            || self.is_fenced(End::Target)
             || matches!(source, View::At(Kept))
             || matches!(target, View::At(Dead | DeadUnknown));
         // A source that runs and knows nothing of the attempt has made no image of it.

@@ -256,3 +256,45 @@ fn a_fence_that_could_not_be_written_can_be_said_again() {
     let again = desk.0.fence(End::Target);
     assert!(matches!(&again[..], [Decision::Persist(row)] if row.fenced == [End::Target]));
 }
+
+#[test]
+fn a_frozen_source_goes_on_as_soon_as_its_target_is_fenced() {
+    let mut desk = Desk::new(row(), OPENER);
+    desk.hear("b", Phase::Preparing);
+    desk.hear("a", Phase::Frozen);
+    assert_eq!(desk.ruling(), None);
+    let decisions = desk.0.fence(End::Target);
+    let orders = desk.carry_out(decisions);
+    assert_eq!(desk.ruling(), Some((End::Source, Cause::Abort)));
+    assert!(orders.contains(&(node("a"), Order::Thaw)), "{orders:?}");
+    assert_eq!(desk.0.row().reason.as_deref(), Some("b: it was fenced"));
+    desk.hear("a", Phase::Active);
+    assert!(desk.0.row().is_settled && !desk.0.row().possible_loss);
+}
+
+#[test]
+fn a_fence_after_the_commit_takes_the_source_back_and_says_that_work_may_be_lost() {
+    let mut desk = committed();
+    desk.hear("b", Phase::Opening);
+    let decisions = desk.0.fence(End::Target);
+    let orders = desk.carry_out(decisions);
+    assert_eq!(desk.ruling(), Some((End::Source, Cause::RolledBack)));
+    assert!(desk.0.row().possible_loss);
+    assert!(orders.contains(&(node("a"), Order::Thaw)), "{orders:?}");
+}
+
+#[test]
+fn a_fenced_source_that_never_dumped_has_lost_the_memory() {
+    let mut desk = Desk::new(row(), OPENER);
+    desk.hear("b", Phase::Preparing);
+    let decisions = desk.0.fence(End::Source);
+    let orders = desk.carry_out(decisions);
+    assert!(
+        orders.iter().any(|(to, order)| *to == node("b") && matches!(order, Order::Refuse(_))),
+        "{orders:?}"
+    );
+    desk.hear("b", Phase::Dead);
+    assert_eq!(desk.ruling(), Some((End::Source, Cause::MemoryLost)));
+    desk.hear("b", Phase::Gone);
+    assert!(desk.0.row().is_settled);
+}
