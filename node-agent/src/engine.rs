@@ -20,6 +20,7 @@ pub(crate) mod cgroup;
 mod cold;
 pub(crate) mod containers;
 mod creation;
+mod helpers;
 mod images;
 pub(crate) mod layout;
 mod leftovers;

@@ -9,7 +9,7 @@ use std::io;
 use std::path::Path;
 use std::time::Duration;
 
-use bollard::query_parameters::{LogsOptions, StopContainerOptions};
+use bollard::query_parameters::LogsOptions;
 use futures_util::TryStreamExt;
 use godwit_proto::container::{ContainerSpec, Execution, Mode};
 
@@ -131,16 +131,14 @@ impl Podman {
             Execution::Gated => return Err(wrong(spec, "stopping", "it waits at the gate")),
             Execution::Running => {}
         }
+        // Not through bollard, whose patience with an answer may be shorter than the grace.
+        let path = format!("containers/{}/stop?timeout={grace_seconds}", spec.engine_name());
         let seconds = u64::from(grace_seconds) + KILL_SECONDS;
-        let options =
-            StopContainerOptions { t: i32::try_from(grace_seconds).ok(), ..Default::default() };
-        let name = spec.engine_name();
-        let stop = self.docker.stop_container(&name, Some(options));
         let what = format!("stopping container {}", spec.name);
+        let stop = self.libpod.call(hyper::Method::POST, &path);
         match tokio::time::timeout(Duration::from_secs(seconds), stop).await {
             Err(_) => Err(EngineError::Deadline { what, seconds }),
-            Ok(Err(error)) => Err(self.refused(&what, error)),
-            Ok(Ok(())) => Ok(()),
+            Ok(answer) => answer?.map(drop).map_err(|refusal| refusal.into_error(what)),
         }
     }
 

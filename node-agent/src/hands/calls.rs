@@ -14,8 +14,8 @@ use godwit_proto::topic::Peer;
 use super::{CallError, Tools, arrived, images};
 use crate::engine::Engine;
 
-/// How long a container may take to end by itself when it is stopped.
-const STOP_GRACE_SECONDS: u32 = 10;
+/// How long a container may take to end by itself when it is stopped and nobody said how long.
+const STOP_GRACE_MS: u64 = 10_000;
 /// How often a transfer in progress is reported.
 const PROGRESS_EVERY: Duration = Duration::from_millis(200);
 
@@ -39,7 +39,7 @@ pub(super) async fn carry_out<E: Engine>(
             tools.network.attach(spec.id, &spec.address).await?;
             tools.engine.start(spec).await?;
         }
-        Call::Stop => tools.engine.stop(spec, STOP_GRACE_SECONDS).await?,
+        Call::Stop => tools.engine.stop(spec, grace_seconds(record)).await?,
         Call::Arm(plan) => tools.engine.arm(spec, plan.mode).await?,
         Call::Freeze => return freeze(tools, record).await.map(Outcome::Image),
         Call::Hold => tools.engine.freeze(spec, Mode::Live).await?,
@@ -74,6 +74,12 @@ pub(super) async fn carry_out<E: Engine>(
         }
     }
     Ok(Outcome::Done)
+}
+
+/// The grace of a stop in the engine's unit; never shorter than what was asked for.
+fn grace_seconds(record: &Record) -> u32 {
+    let seconds = record.grace_ms.unwrap_or(STOP_GRACE_MS).div_ceil(1000);
+    u32::try_from(seconds).unwrap_or(u32::MAX)
 }
 
 /// Source: freeze, cut, dump, offer. The gap begins with the first of these.
@@ -193,4 +199,31 @@ pub(super) async fn sweep<E>(tools: &Tools<E>, prefix: &str) -> Result<(), CallE
         }
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_stop_waits_as_long_as_was_asked_and_never_less() {
+        let mut record = Record {
+            spec: crate::engine::testing::spec(),
+            epoch: godwit_proto::id::Epoch { generation: 1, counter: 1 },
+            phase: godwit_proto::migration::Phase::Stopped,
+            role: godwit_proto::migration::Role::Owner,
+            peer: None,
+            mode: Mode::Live,
+            image: None,
+            bwlimit: None,
+            grace_ms: None,
+            reason: None,
+        };
+        for (asked, seconds) in
+            [(None, 10), (Some(0), 0), (Some(1), 1), (Some(2500), 3), (Some(u64::MAX), u32::MAX)]
+        {
+            record.grace_ms = asked;
+            assert_eq!(grace_seconds(&record), seconds, "{asked:?}");
+        }
+    }
 }
