@@ -72,6 +72,8 @@ struct Keeper {
     runtime: tokio::runtime::Handle,
     up: watch::Sender<bool>,
     stop: Arc<Stop>,
+    /// How long a service may take until its socket answers.
+    patience: Duration,
 }
 
 impl Service {
@@ -99,6 +101,7 @@ impl Service {
             runtime: tokio::runtime::Handle::current(),
             up,
             stop: stop.clone(),
+            patience: START,
         };
         let keeper = thread::Builder::new()
             .name("podman-service".into())
@@ -157,7 +160,7 @@ impl Keeper {
         while !self.stop.asked.load(Ordering::Acquire) {
             let started = Instant::now();
             match self.life() {
-                Ok(()) if self.stop.asked.load(Ordering::Acquire) => break,
+                _ if self.stop.asked.load(Ordering::Acquire) => break,
                 Ok(()) => tracing::warn!("podman's service ended, starting it again"),
                 Err(error) => tracing::error!(error = %error, "cannot start podman's service"),
             }
@@ -173,7 +176,7 @@ impl Keeper {
         let _kept_by_a_survivor = self.leftovers.group.remove();
     }
 
-    /// One service from its start to its end.
+    /// One service from its start to its end; one that does not answer is ended.
     fn life(&self) -> Result<(), EngineError> {
         self.leftovers.clear()?;
         let io = |what: &str| {
@@ -193,8 +196,10 @@ impl Keeper {
         if self.stop.asked.load(Ordering::Acquire) {
             self.stop.kill();
         }
-        if self.answers(&mut child) {
-            self.up.send_replace(true);
+        let answers = self.answers(&child);
+        match answers {
+            Ok(()) => drop(self.up.send_replace(true)),
+            Err(_) => self.stop.kill(),
         }
         let status = wait_unreaped(&child);
         self.up.send_replace(false);
@@ -207,7 +212,7 @@ impl Keeper {
             let status = status.and_then(|()| child.wait());
             tracing::debug!(signal = ?status.ok().and_then(|s| s.signal()), "podman's service ended");
         }
-        Ok(())
+        answers
     }
 
     /// A new directory with `criu` (the stand-in) and `real/criu`; those of earlier services go.
@@ -270,16 +275,23 @@ impl Keeper {
         command.spawn()
     }
 
-    /// Waits until the socket takes connections; false when the service ended or was too slow.
-    fn answers(&self, child: &mut Child) -> bool {
-        let end = Instant::now() + START;
+    /// Waits until the socket takes connections; says why when the service ended or was too slow.
+    fn answers(&self, child: &Child) -> Result<(), EngineError> {
+        let log = self.config.rundir.join("podman.log");
+        let what = || format!("starting podman's service (its log is {})", log.display());
+        let end = Instant::now() + self.patience;
         while UnixStream::connect(self.config.socket()).is_err() {
-            if Instant::now() > end || has_ended(child) {
-                return false;
+            if has_ended(child) {
+                let message = "it ended before it listened".into();
+                return Err(EngineError::Refused { what: what(), message });
+            }
+            if Instant::now() > end {
+                let seconds = self.patience.as_secs();
+                return Err(EngineError::Deadline { what: what(), seconds });
             }
             thread::sleep(Duration::from_millis(5));
         }
-        true
+        Ok(())
     }
 }
 
@@ -321,4 +333,60 @@ fn write_containers_conf(config: &EngineConfig, hierarchy: &Hierarchy) -> io::Re
         text.push_str("pids_limit = 0\n");
     }
     fs::write(config.containers_conf(), text)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::fs::PermissionsExt;
+
+    use super::*;
+
+    /// Starts, notes its number, and never listens.
+    const DEAF: &str = "#!/bin/sh\necho $$ >> \"$TMPDIR/../../started\"\nexec sleep 1000\n";
+
+    #[tokio::test]
+    async fn a_service_that_does_not_listen_is_ended_and_another_one_started() {
+        let dir = tempfile::tempdir().expect("tempdir");
+        let started = dir.path().join("started");
+        let podman = dir.path().join("podman");
+        fs::write(&podman, DEAF).expect("write");
+        fs::set_permissions(&podman, fs::Permissions::from_mode(0o755)).expect("chmod");
+        let mut config = EngineConfig::standard("/bin/true".into());
+        config.rundir = dir.path().join("run");
+        config.workdir = dir.path().join("work");
+        config.podman = podman;
+        let hierarchy = Hierarchy::Unified(dir.path().join("cgroup"));
+        let group = hierarchy.group("service");
+        group.create().expect("mkdir");
+        // A plain file here, so that nothing is ever killed by what is written there.
+        fs::write(group.path().join("cgroup.procs"), "").expect("write");
+        fs::create_dir_all(&config.rundir).expect("mkdir");
+        let stop = Arc::new(Stop::default());
+        let keeper = Keeper {
+            leftovers: Leftovers { group: group.clone(), hierarchy, gates: config.gates() },
+            config,
+            gate: Gate::new(group),
+            runtime: tokio::runtime::Handle::current(),
+            up: watch::channel(false).0,
+            stop: stop.clone(),
+            patience: Duration::from_millis(50),
+        };
+        let keeper = thread::spawn(move || keeper.run());
+        let numbers = || -> Vec<i32> {
+            let text = fs::read_to_string(&started).unwrap_or_default();
+            text.lines().filter_map(|line| line.parse().ok()).collect()
+        };
+        let end = Instant::now() + Duration::from_secs(30);
+        while numbers().len() < 2 && Instant::now() < end {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+        stop.asked.store(true, Ordering::Release);
+        stop.kill();
+        keeper.thread().unpark();
+        keeper.join().expect("keeper");
+        assert!(numbers().len() >= 2, "the first one was waited for");
+        for pid in numbers() {
+            assert!(!Path::new(&format!("/proc/{pid}")).exists(), "{pid} is left");
+        }
+    }
 }
