@@ -93,6 +93,23 @@ async fn a_session_survives_the_broker_and_tells_the_next_one_everything() {
 }
 
 #[tokio::test]
+async fn a_session_follows_its_broker_to_another_address() {
+    let hub = Hub::start().await;
+    let (agent, mut inbox) = hub.session("edge-a", [Filter::ControllerHello]);
+    up(&agent).await;
+    let gone = hub.stop().await;
+    down(&agent).await;
+    let hub = Hub::start().await;
+    assert_ne!(hub.config("x", []).broker, gone.into(), "it listens elsewhere");
+    agent.set_broker(hub.config("x", []).broker);
+    up(&agent).await;
+    let (controller, _) = hub.session("controller", []);
+    let hello = Publication::new(&Topic::ControllerHello, "run 2");
+    in_time(controller.publish_acked(hello)).await.unwrap();
+    assert_eq!(payload_of(&mut inbox, &Topic::ControllerHello).await, "run 2");
+}
+
+#[tokio::test]
 async fn a_changed_birth_is_said_at_once() {
     let hub = Hub::start().await;
     let (agent, _) = hub.session("edge-a", []);

@@ -18,7 +18,7 @@ use tokio::time::{Instant, MissedTickBehavior, interval_at, sleep};
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, info, trace, warn};
 
-use crate::config::Config;
+use crate::config::{BrokerUrl, Config};
 use crate::in_flight::InFlight;
 use crate::message::{Delivery, Lane};
 use crate::session::{Births, Link, Parcel};
@@ -42,15 +42,21 @@ enum Ended {
     Abandoned,
 }
 
+/// What the handles tell the task at any time.
+pub(crate) struct Told {
+    pub(crate) births: watch::Receiver<Births>,
+    pub(crate) broker: watch::Receiver<BrokerUrl>,
+    pub(crate) stop: CancellationToken,
+}
+
 /// What the task owns.
 pub(crate) struct Pump {
     config: Config,
     control: mpsc::Receiver<Parcel>,
     bulk: mpsc::Receiver<Parcel>,
-    births: watch::Receiver<Births>,
+    told: Told,
     inbox: mpsc::Sender<Delivery>,
     link: watch::Sender<Link>,
-    stop: CancellationToken,
     in_flight: InFlight,
     /// Unacknowledged by the last connection: goes before anything new.
     resend: VecDeque<Parcel>,
@@ -69,13 +75,12 @@ impl Pump {
         config: Config,
         control: mpsc::Receiver<Parcel>,
         bulk: mpsc::Receiver<Parcel>,
-        births: watch::Receiver<Births>,
+        told: Told,
         inbox: mpsc::Sender<Delivery>,
         link: watch::Sender<Link>,
-        stop: CancellationToken,
     ) -> Self {
         let (in_flight, resend, waiting) = (InFlight::default(), VecDeque::new(), None);
-        Self { config, control, bulk, births, inbox, link, stop, in_flight, resend, waiting }
+        Self { config, control, bulk, told, inbox, link, in_flight, resend, waiting }
     }
 
     /// Runs until the session is closed or every handle is dropped.
@@ -86,8 +91,9 @@ impl Pump {
             .without_max_times()
             .with_jitter();
         let mut delays = retry.build();
-        let stop = self.stop.clone();
+        let stop = self.told.stop.clone();
         loop {
+            self.config.broker.clone_from(&self.told.broker.borrow_and_update());
             debug!(broker = %self.config.broker, "connecting");
             let connected = tokio::select! {
                 () = stop.cancelled() => return,
@@ -112,6 +118,7 @@ impl Pump {
             tokio::select! {
                 () = stop.cancelled() => return,
                 () = sleep(delays.next().unwrap_or(RETRY_LONGEST)) => {}
+                Ok(()) = self.told.broker.changed() => delays = retry.build(),
             }
             if self.control.is_closed() && self.bulk.is_closed() {
                 return;
@@ -136,7 +143,7 @@ impl Pump {
         let period = keep_alive(&self.config);
         let mut probe = interval_at(Instant::now() + period, period);
         probe.set_missed_tick_behavior(MissedTickBehavior::Delay);
-        let (stop, inbox) = (self.stop.clone(), self.inbox.clone());
+        let (stop, inbox) = (self.told.stop.clone(), self.inbox.clone());
         let mut said = Births::new();
         let mut awaits_pong = false;
         // Until the subscriptions are confirmed nothing is published: an answer to it
@@ -170,7 +177,7 @@ impl Pump {
                     let Some(parcel) = parcel else { return Ok(Ended::Abandoned) };
                     self.send(wire, parcel).await?;
                 }
-                changed = self.births.changed(), if greeted => {
+                changed = self.told.births.changed(), if greeted => {
                     if changed.is_err() { return Ok(Ended::Abandoned) }
                     self.say_births(wire, &mut said).await?;
                 }
@@ -224,7 +231,7 @@ impl Pump {
 
     /// Writes every birth that this connection has not heard yet.
     async fn say_births(&mut self, wire: &mut Wire, said: &mut Births) -> Result<(), WireError> {
-        let births = self.births.borrow_and_update().clone();
+        let births = self.told.births.borrow_and_update().clone();
         for (topic, birth) in births {
             if said.get(&topic) != Some(&birth) {
                 let parcel = Parcel { birth: true, ..Parcel::new(birth.clone()) };

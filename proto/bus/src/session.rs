@@ -10,9 +10,9 @@ use tokio::task::JoinHandle;
 use tokio::time::{Instant, timeout_at};
 use tokio_util::sync::CancellationToken;
 
-use crate::config::Config;
+use crate::config::{BrokerUrl, Config};
 use crate::message::{Delivery, Lane, Publication};
-use crate::pump::Pump;
+use crate::pump::{Pump, Told};
 
 /// How many messages wait in one lane, however small they are.
 const LANE_MESSAGES: usize = 256;
@@ -26,6 +26,7 @@ pub struct Session {
     control: Outbound,
     bulk: Outbound,
     births: watch::Sender<Births>,
+    broker: watch::Sender<BrokerUrl>,
     link: watch::Receiver<Link>,
     max_packet_bytes: usize,
     close_deadline: Duration,
@@ -162,11 +163,21 @@ impl Session {
         let (inbox_tx, inbox) = mpsc::channel(config.inbox_capacity.max(1));
         let (max_packet_bytes, close_deadline) = (config.max_packet_bytes, config.close_deadline);
         let stop = CancellationToken::new();
-        let pump =
-            Pump::new(config, control_rx, bulk_rx, births_rx, inbox_tx, link_tx, stop.clone());
+        let broker = watch::Sender::new(config.broker.clone());
+        let told = Told { births: births_rx, broker: broker.subscribe(), stop: stop.clone() };
+        let pump = Pump::new(config, control_rx, bulk_rx, told, inbox_tx, link_tx);
         let pump = Arc::new(Mutex::new(Some(tokio::spawn(pump.run()))));
-        let session =
-            Self { control, bulk, births, link, max_packet_bytes, close_deadline, stop, pump };
+        let session = Self {
+            control,
+            bulk,
+            births,
+            broker,
+            link,
+            max_packet_bytes,
+            close_deadline,
+            stop,
+            pump,
+        };
         Ok((session, Inbox(inbox)))
     }
 
@@ -224,6 +235,12 @@ impl Session {
             births.insert(birth.topic.clone(), birth);
         });
         Ok(())
+    }
+
+    /// Connects to `broker` from now on: it has moved. A connection that is up is kept; a
+    /// session that is without one tries the new address at once.
+    pub fn set_broker(&self, broker: BrokerUrl) {
+        self.broker.send_if_modified(|known| std::mem::replace(known, broker.clone()) != broker);
     }
 
     /// The link's state, now and as it changes.
