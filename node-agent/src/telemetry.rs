@@ -91,6 +91,9 @@ impl Telemetry {
     }
 
     /// What the node does now.
+    ///
+    /// Reads of /proc and /sys that never wait for a disk: .3 to .8 ms in all, measured on two
+    /// cores with ten runnable tasks. That is too little to be worth a thread.
     pub fn metrics(&mut self, containers: Vec<ContainerMetrics>) -> NodeMetrics {
         let now = Counters::read();
         let last = std::mem::replace(&mut self.last, now);
