@@ -54,6 +54,16 @@ pub(crate) enum CallError {
     NoPeer,
 }
 
+/// How files of checkpoints end.
+const CHECKPOINT: &str = ".checkpoint";
+
+/// The epoch of a container's checkpoint, from the name that [`Tools::checkpoint`] gave it.
+fn epoch_of(container: ContainerId, file: &str) -> Option<Epoch> {
+    let epoch = file.strip_prefix(&format!("{container}-"))?.strip_suffix(CHECKPOINT)?;
+    let (generation, counter) = epoch.split_once('.')?;
+    Some(Epoch { generation: generation.parse().ok()?, counter: counter.parse().ok()? })
+}
+
 /// What every call needs.
 pub(crate) struct Tools<E> {
     pub(crate) engine: Arc<E>,
@@ -72,7 +82,7 @@ pub(crate) struct Tools<E> {
 impl<E> Tools<E> {
     /// Where a checkpoint lies on its way out (source) or in (target).
     pub(crate) fn checkpoint(&self, container: ContainerId, epoch: Epoch) -> PathBuf {
-        self.spool.join(format!("{container}-{epoch}.checkpoint"))
+        self.spool.join(format!("{container}-{epoch}{CHECKPOINT}"))
     }
 
     pub(crate) fn is_ledgered(&self, id: ContainerId) -> bool {
@@ -214,6 +224,16 @@ pub(crate) fn told(error: &dyn std::error::Error) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_checkpoints_name_tells_its_epoch() {
+        let container = ContainerId(Uuid::from_u128(7));
+        let epoch = Epoch { generation: 12, counter: 3 };
+        let name = format!("{container}-{epoch}{CHECKPOINT}");
+        assert_eq!(epoch_of(container, &name), Some(epoch));
+        assert_eq!(epoch_of(ContainerId(Uuid::from_u128(8)), &name), None, "another's");
+        assert_eq!(epoch_of(container, &format!("{name}.arrived")), None, "a note beside it");
+    }
 
     #[test]
     fn an_operator_reads_the_cause_once() {

@@ -1,6 +1,6 @@
 //! What each call means in steps of engine, network and streams.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use godwit_bus::stream::{Progress as StreamProgress, ReceiveOptions, manifest_digest};
@@ -11,7 +11,7 @@ use godwit_proto::migration::{Call, Outcome, Record};
 use godwit_proto::stream::StreamId;
 use godwit_proto::topic::Peer;
 
-use super::{CallError, Tools, arrived, images};
+use super::{CallError, Tools, arrived, epoch_of, images};
 use crate::engine::Engine;
 
 /// How long a container may take to end by itself when it is stopped and nobody said how long.
@@ -64,8 +64,14 @@ pub(super) async fn carry_out<E: Engine>(
             remove(&checkpoint).await?;
         }
         Call::Destroy => {
-            let (container, epoch) = (spec.id, record.epoch);
-            tools.streams.withdraw(&StreamId::Checkpoint { container, epoch });
+            let container = spec.id;
+            let files = spooled(tools, &format!("{container}-")).await?;
+            let name = |file: &PathBuf| file.file_name()?.to_str().map(str::to_owned);
+            let earlier = files.iter().filter_map(|file| epoch_of(container, &name(file)?));
+            // An epoch that was given out since may not have been told of those before it.
+            for epoch in earlier.chain([record.epoch]) {
+                tools.streams.withdraw(&StreamId::Checkpoint { container, epoch });
+            }
             tools.engine.destroy(spec).await?;
             tools.network.remove(container).await?;
             // Every checkpoint of it, of whichever epoch, whole or partial.
@@ -190,15 +196,24 @@ pub(super) async fn remove(file: &Path) -> Result<(), CallError> {
 
 /// Removes every file of the spool whose name begins so.
 pub(super) async fn sweep<E>(tools: &Tools<E>, prefix: &str) -> Result<(), CallError> {
+    for file in spooled(tools, prefix).await? {
+        remove(&file).await?;
+    }
+    Ok(())
+}
+
+/// The files of the spool whose names begin so.
+async fn spooled<E>(tools: &Tools<E>, prefix: &str) -> Result<Vec<PathBuf>, CallError> {
     let failed =
         |source| CallError::File { what: format!("reading {}", tools.spool.display()), source };
+    let mut found = Vec::new();
     let mut files = tokio::fs::read_dir(&tools.spool).await.map_err(failed)?;
     while let Some(file) = files.next_entry().await.map_err(failed)? {
         if file.file_name().to_string_lossy().starts_with(prefix) {
-            remove(&file.path()).await?;
+            found.push(file.path());
         }
     }
-    Ok(())
+    Ok(found)
 }
 
 #[cfg(test)]
