@@ -7,19 +7,25 @@
 
 mod checks;
 pub mod probe;
+mod trial;
 
 use std::fmt;
 use std::fs;
 use std::io::{self, Write};
 use std::path::Path;
 use std::process::ExitCode;
+use std::time::Duration;
 
 use godwit_proto::node::Probe;
 use serde::{Deserialize, Serialize};
 
+use self::trial::Trial;
 use crate::config;
 use crate::engine::{EngineConfig, Podman};
 use crate::telemetry;
+
+/// How long another doctor of this node is waited for: as long as its probe may take.
+const OTHERS: Duration = Duration::from_secs(180);
 
 /// What one check found.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -140,6 +146,8 @@ async fn check(config: &EngineConfig, bridge: &str, may_be_kept: bool) -> Report
         return report;
     }
     let cache = config.workdir.join("probe.json");
+    // What was cut short is cleared by the next probe.
+    let may_be_kept = may_be_kept && !trial::is_noted(&config.workdir);
     let finding = match kept(&cache, &report.versions).filter(|_| may_be_kept) {
         Some(finding) => finding,
         None => {
@@ -153,14 +161,19 @@ async fn check(config: &EngineConfig, bridge: &str, may_be_kept: bool) -> Report
 }
 
 /// The probe on an engine of its own: an agent that runs is not disturbed, nor waited for.
+///
+/// Every doctor has the same one, so what one that was killed left working dies first.
 async fn probe_beside(config: &EngineConfig) -> Finding {
-    let own = format!("doctor-{}", std::process::id());
+    let trial = match Trial::begin(&config.workdir, OTHERS).await {
+        Ok(trial) => trial,
+        Err(error) => return probe::failed(&error.to_string()),
+    };
     let mut beside = config.clone();
-    beside.rundir = config.rundir.join(&own);
-    beside.workdir = config.workdir.join(&own);
-    beside.cgroup = format!("{}-{own}", config.cgroup);
+    beside.rundir = config.rundir.join("doctor");
+    beside.workdir = config.workdir.join("doctor");
+    beside.cgroup = format!("{}-doctor", config.cgroup);
     let finding = match Podman::start(beside.clone()).await {
-        Ok(engine) => probe::run(&engine, &beside).await,
+        Ok(engine) => probe::run(&engine, &beside, &trial).await,
         Err(error) => probe::failed(&error.to_string()),
     };
     for dir in [&beside.rundir, &beside.workdir] {

@@ -14,10 +14,12 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 use godwit_proto::container::{Address, ContainerSpec, Execution, Limits, Mode};
-use godwit_proto::id::ImageId;
+use godwit_proto::id::{ContainerId, ImageId};
 
 use super::Finding;
+use super::trial::Trial;
 use crate::engine::{Engine, EngineConfig, EngineError, Podman, probe_id};
+use crate::hands::told;
 use crate::network;
 
 /// The name that the agent's binary is run by in the probe's container.
@@ -28,6 +30,8 @@ const PORT: u16 = 7;
 const ANSWER: Duration = Duration::from_secs(10);
 /// The whole probe's deadline.
 const DEADLINE: Duration = Duration::from_secs(90);
+/// How long clearing up after it may take.
+const CLEAR: Duration = Duration::from_secs(60);
 
 /// What the binary does by the name of [`NAME`]: answers every connection with a byte.
 pub fn main() -> ExitCode {
@@ -41,18 +45,34 @@ pub fn main() -> ExitCode {
     ExitCode::FAILURE
 }
 
-/// Carries the probe out and clears up after it. Takes seconds.
-pub async fn run(engine: &Podman, config: &EngineConfig) -> Finding {
-    match tokio::time::timeout(DEADLINE, attempt(engine, config)).await {
-        Ok(Ok(())) => Finding {
+/// Carries the probe out, and clears up after it however it ended. Takes seconds, and never
+/// longer than its deadlines.
+pub(super) async fn run(engine: &Podman, config: &EngineConfig, trial: &Trial) -> Finding {
+    let trying = async {
+        // What a doctor that was killed left.
+        clear(engine, trial).await?;
+        attempt(engine, config, trial).await
+    };
+    let tried = within(DEADLINE, "the trial", trying).await;
+    let cleared = within(CLEAR, "clearing up after it", clear(engine, trial)).await;
+    match tried.and(cleared) {
+        Ok(()) => Finding {
             check: "probe".into(),
             ok: true,
             message: "a container with a listening socket was checkpointed and restored".into(),
             remedy: String::new(),
         },
-        Ok(Err(error)) => failed(&error.to_string()),
-        Err(_) => failed(&format!("it did not end within {} s", DEADLINE.as_secs())),
+        Err(error) => failed(&told(&error)),
     }
+}
+
+async fn within(
+    limit: Duration,
+    what: &str,
+    step: impl Future<Output = Result<(), EngineError>>,
+) -> Result<(), EngineError> {
+    let late = |_| EngineError::Deadline { what: what.to_owned(), seconds: limit.as_secs() };
+    tokio::time::timeout(limit, step).await.map_err(late)?
 }
 
 /// The finding of a probe that failed.
@@ -65,18 +85,37 @@ pub(super) fn failed(why: &str) -> Finding {
     }
 }
 
-async fn attempt(engine: &Podman, config: &EngineConfig) -> Result<(), EngineError> {
+async fn attempt(engine: &Podman, config: &EngineConfig, trial: &Trial) -> Result<(), EngineError> {
+    let id = probe_id();
+    trial.note(id).map_err(io("noting the trial"))?;
     let directory =
         tempfile::tempdir_in(&config.workdir).map_err(io("making a directory for the probe"))?;
     let tar = directory.path().join("image.tar");
     let command = write_image(&config.shim, &tar).map_err(io("writing the probe's image"))?;
-    let image = engine.import_image(&tar).await?;
-    let spec = spec(image, command);
-    let done = hand_over(engine, &spec, &directory.path().join("checkpoint.tar")).await;
-    let destroyed = engine.destroy(&spec).await;
-    let unnamed = network::remove_bare(spec.id).await.map_err(network_error);
-    let removed = engine.remove_image(&spec.image).await;
-    done.and(destroyed).and(unnamed).and(removed)
+    let image = engine.import_image(&tar, &image_name(id)).await?;
+    hand_over(engine, &spec(id, image, command), &directory.path().join("checkpoint.tar")).await
+}
+
+/// Removes whatever there is of the trial that was noted, begun by this doctor or another one.
+async fn clear(engine: &Podman, trial: &Trial) -> Result<(), EngineError> {
+    let Some(id) = trial.noted().map_err(io("reading which trial was noted"))? else {
+        return Ok(());
+    };
+    let destroyed = engine.remove(id, NAME).await;
+    let unnamed = network::remove_bare(id).await.map_err(network_error);
+    let name = image_name(id);
+    let held = engine.images().await?.into_iter().find(|image| image.names.contains(&name));
+    let removed = match held {
+        Some(image) => engine.remove_image(&image.id).await,
+        None => Ok(()),
+    };
+    destroyed.and(unnamed).and(removed)?;
+    trial.strike().map_err(io("striking the trial out"))
+}
+
+/// What the image of a probe is called.
+fn image_name(id: ContainerId) -> String {
+    format!("localhost/{NAME}:{}", id.0.simple())
 }
 
 async fn hand_over(engine: &Podman, spec: &ContainerSpec, file: &Path) -> Result<(), EngineError> {
@@ -160,10 +199,10 @@ fn libraries(maps: &str) -> Vec<PathBuf> {
     found
 }
 
-fn spec(image: ImageId, args: Vec<String>) -> ContainerSpec {
+fn spec(id: ContainerId, image: ImageId, args: Vec<String>) -> ContainerSpec {
     let name = |text: &str| text.parse().unwrap_or_else(|_| unreachable!("`{text}` is a name"));
     ContainerSpec {
-        id: probe_id(),
+        id,
         tenant: godwit_proto::id::Tenant::default_tenant(),
         name: name(NAME),
         image_name: String::new(),

@@ -24,7 +24,7 @@ impl Podman {
         }
         if self.find(spec.id)?.is_some() {
             // Storage without a container: podman died in the middle.
-            self.remove(spec).await?;
+            self.remove(spec.id, spec.name.as_str()).await?;
         }
         let answer = self.libpod.post_json("containers/create", &creation(spec, netns)).await?;
         let answer = answer.map_err(|refusal| refusal.into_error(what()))?;
@@ -34,7 +34,7 @@ impl Podman {
         let limited = spec.limits.memory_bytes.is_some() || spec.limits.nano_cpus.is_some();
         // podman drops a limit that it cannot keep, and says so only here.
         if limited && !warnings.is_empty() {
-            self.remove(spec).await?;
+            self.remove(spec.id, spec.name.as_str()).await?;
             let message = format!("this node cannot keep its limits: {warnings}");
             return Err(EngineError::Refused { what: what(), message });
         }

@@ -76,10 +76,17 @@ impl Podman {
         tagged.map_err(|error| self.refused(&format!("naming image {} {name}", id.short()), error))
     }
 
-    /// Makes an image without a name from the tar of a root directory.
-    pub(crate) async fn import_image(&self, file: &Path) -> Result<ImageId, EngineError> {
+    /// Makes an image of that name from the tar of a root directory.
+    pub(crate) async fn import_image(
+        &self,
+        file: &Path,
+        name: &str,
+    ) -> Result<ImageId, EngineError> {
         let what = || format!("importing {}", file.display());
-        let answer = self.libpod.post_file("images/import", file).await?;
+        let answer = self
+            .libpod
+            .post_file(&format!("images/import?reference={}", percent(name)), file)
+            .await?;
         let answer = answer.map_err(|refusal| refusal.into_error(what()))?;
         let unreadable = |message: String| EngineError::Refused { what: what(), message };
         let imported: Imported =

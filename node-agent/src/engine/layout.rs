@@ -76,16 +76,31 @@ pub(crate) fn container_cgroup(podman_id: &str) -> String {
     format!("libpod_parent/libpod-{podman_id}")
 }
 
-/// The first half of the ids of containers that the doctor makes for its probe.
-const PROBE: u64 = 0x6764_7764_d0c7_4000;
+/// The second half of the ids of containers that the doctor makes for its probe. The first
+/// half is what a container's namespace and link are named by: each probe has its own.
+const PROBE: u64 = 0x8000_6764_7764_d0c7;
 
 /// An id for a container of the doctor's, which no agent takes for a tenant's.
 pub(crate) fn probe_id() -> ContainerId {
-    let (_, random) = uuid::Uuid::new_v4().as_u64_pair();
-    ContainerId(uuid::Uuid::from_u64_pair(PROBE, random))
+    let (random, _) = uuid::Uuid::new_v4().as_u64_pair();
+    ContainerId(uuid::Uuid::from_u64_pair(random, PROBE))
 }
 
 /// True for the ids that [`probe_id`] gives.
 pub(crate) fn is_probe(id: ContainerId) -> bool {
-    id.0.as_u64_pair().0 == PROBE
+    id.0.as_u64_pair().1 == PROBE
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::network::Network;
+
+    #[test]
+    fn two_probes_share_nothing_and_neither_is_a_tenants() {
+        let (one, other) = (probe_id(), probe_id());
+        assert!(is_probe(one) && is_probe(other));
+        assert_ne!(Network::path(one), Network::path(other), "both would work in one namespace");
+        assert!(!is_probe(ContainerId(uuid::Uuid::new_v4())));
+    }
 }

@@ -302,7 +302,7 @@ impl Engine for Podman {
     }
 
     async fn destroy(&self, spec: &ContainerSpec) -> Result<(), EngineError> {
-        self.remove(spec).await
+        self.remove(spec.id, spec.name.as_str()).await
     }
 
     async fn spec(&self, id: ContainerId) -> Result<Option<ContainerSpec>, EngineError> {

@@ -7,7 +7,7 @@
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use godwit_proto::container::ContainerSpec;
+use godwit_proto::id::ContainerId;
 use hyper::{Method, StatusCode};
 
 use super::containers::Stored;
@@ -22,11 +22,12 @@ const HELPERS: Duration = Duration::from_secs(5);
 const REMOVE: Duration = Duration::from_secs(60);
 
 impl Podman {
-    /// Removes the container whatever state it is in; absent is success.
-    pub(super) async fn remove(&self, spec: &ContainerSpec) -> Result<(), EngineError> {
-        self.refuse(spec).await;
-        let Some(stored) = self.find(spec.id)? else {
-            return self.unmark(spec.id);
+    /// Removes the container whatever state it is in; absent is success. `name` is what people
+    /// call it.
+    pub(crate) async fn remove(&self, id: ContainerId, name: &str) -> Result<(), EngineError> {
+        self.refuse(id).await;
+        let Some(stored) = self.find(id)? else {
+            return self.unmark(id);
         };
         self.cgroup(&stored).empty(EMPTY).await?;
         // podman removes these directories itself, through whatever is mounted in them; what
@@ -34,7 +35,7 @@ impl Podman {
         mounts::detach(&self.userdata(&stored), mounts::is_crius)?;
         mounts::detach(&self.userdata(&stored).join("checkpoint"), |_| true)?;
         mounts::detach(&runc_dir(&stored), |_| true)?;
-        let what = || format!("removing container {}", spec.name);
+        let what = || format!("removing container {name}");
         let path = format!("containers/{}?force=true&v=true&timeout=0", stored.podman_id);
         match tokio::time::timeout(REMOVE, self.libpod.call(Method::DELETE, &path)).await {
             Err(_) => {
@@ -56,7 +57,7 @@ impl Podman {
                 source,
             })
         });
-        self.unmark(spec.id)?;
+        self.unmark(id)?;
         ended.and(cleared)
     }
 }

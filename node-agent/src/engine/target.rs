@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use godwit_proto::container::{ContainerSpec, Execution, Mode};
+use godwit_proto::id::ContainerId;
 use hyper::Method;
 use tokio::task::JoinHandle;
 
@@ -69,7 +70,9 @@ impl Podman {
         if let Some(stored) = self.find(spec.id)? {
             match self.execution(&stored)? {
                 Execution::Gated if self.staged().contains_key(&spec.id) => return Ok(()),
-                Execution::Absent | Execution::Gated => self.remove(spec).await?,
+                Execution::Absent | Execution::Gated => {
+                    self.remove(spec.id, spec.name.as_str()).await?;
+                }
                 Execution::Running | Execution::Frozen => {
                     return Err(wrong(
                         spec,
@@ -138,8 +141,8 @@ impl Podman {
     }
 
     /// Refuses what is at the gate and waits until podman has noticed; nothing there is success.
-    pub(super) async fn refuse(&self, spec: &ContainerSpec) {
-        let staged = self.staged().remove(&spec.id);
+    pub(super) async fn refuse(&self, id: ContainerId) {
+        let staged = self.staged().remove(&id);
         if let Some(Staged { held, restore }) = staged {
             drop(held);
             let _podman_hangs = tokio::time::timeout(OPEN, restore).await;
