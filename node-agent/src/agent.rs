@@ -30,7 +30,7 @@ use crate::engine::{Engine, EngineConfig, Podman};
 use crate::hands::{Hands, ImageLocks, Tools};
 use crate::ledger::{self, LedgerError};
 use crate::network::{Network, NetworkConfig, NetworkError};
-use crate::serve::{self, ImageSource};
+use crate::serve::{self, ImageSource, Requests};
 use crate::telemetry::{self, Telemetry};
 use crate::usage::Meter;
 
@@ -237,6 +237,7 @@ async fn route<E: Engine>(
     engine: Arc<E>,
     messages: mpsc::Sender<FromNode>,
 ) {
+    let mut requests = Requests::new(messages);
     while let Some(Delivery { topic, raw_topic, payload, .. }) = inbox.recv().await {
         match topic {
             Some(Topic::AgentCtl { .. }) => match wire::decode::<ToNode>(&payload) {
@@ -245,11 +246,8 @@ async fn route<E: Engine>(
                     driver.feed(Input::Order { run, container, epoch, order }).await;
                 }
                 Ok(ToNode::Request { number, request, .. }) => {
-                    let (engine, messages) = (engine.clone(), messages.clone());
-                    tokio::spawn(async move {
-                        let answer = serve::answer(&*engine, request).await;
-                        let _ = messages.send(FromNode::Answer { number, answer }).await;
-                    });
+                    let engine = engine.clone();
+                    requests.take(number, async move { serve::answer(&*engine, request).await });
                 }
                 Err(error) => tracing::warn!(%error, "not a frame of the controller's"),
             },

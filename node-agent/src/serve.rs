@@ -3,18 +3,62 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
 use godwit_bus::stream::{Pending, Resolution, StreamSource};
-use godwit_proto::frame::{NodeAnswer, NodeImage, NodeRequest};
+use godwit_proto::frame::{FromNode, NodeAnswer, NodeImage, NodeRequest};
 use godwit_proto::id::{ContainerId, ImageId};
 use godwit_proto::stream::{StopReason, StreamId};
 use godwit_proto::topic::Peer;
+use tokio::sync::mpsc;
+use tokio::task::JoinSet;
 
 use crate::engine::{Engine, EngineError};
 use crate::hands::{ImageLocks, told};
 
 /// The most of a log that one answer carries.
 const LOG_LIMIT_BYTES: usize = 384 << 10;
+
+/// So many requests of the controller's are answered at a time.
+const AT_A_TIME: usize = 8;
+/// How long one may take: whoever hangs must not keep its place.
+const ANSWER: Duration = Duration::from_secs(60);
+
+/// The controller's requests that are being answered: a few at a time, the others are told
+/// to come again. Dropped, it gives all of them up.
+pub(crate) struct Requests {
+    messages: mpsc::Sender<FromNode>,
+    at_work: JoinSet<()>,
+}
+
+impl Requests {
+    /// None yet; answers go to `messages`.
+    pub(crate) fn new(messages: mpsc::Sender<FromNode>) -> Self {
+        Self { messages, at_work: JoinSet::new() }
+    }
+
+    /// Has request `number` answered by `answering`, or answered at once that the node is busy.
+    /// Never waits.
+    pub(crate) fn take(
+        &mut self,
+        number: u64,
+        answering: impl Future<Output = Result<NodeAnswer, String>> + Send + 'static,
+    ) {
+        while self.at_work.try_join_next().is_some() {}
+        if self.at_work.len() >= AT_A_TIME {
+            let why = format!("the node is busy with {AT_A_TIME} other requests: try again soon");
+            // A full queue loses it, as it would lose any other message.
+            let _ = self.messages.try_send(FromNode::Answer { number, answer: Err(why) });
+            return;
+        }
+        let messages = self.messages.clone();
+        self.at_work.spawn(async move {
+            let late = |_| Err(format!("podman did not answer within {} s", ANSWER.as_secs()));
+            let answer = tokio::time::timeout(ANSWER, answering).await.unwrap_or_else(late);
+            let _ = messages.send(FromNode::Answer { number, answer }).await;
+        });
+    }
+}
 
 /// Answers a request of the controller's, or says why not in words for the operator.
 pub(crate) async fn answer<E: Engine>(
@@ -148,5 +192,43 @@ impl Drop for Unfinished {
         {
             tracing::warn!(file = %path.display(), %error, "cannot remove a saved image");
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use tokio::sync::watch;
+
+    use super::*;
+
+    #[tokio::test]
+    async fn one_request_too_many_is_told_that_the_node_is_busy() {
+        let (messages, mut sent) = mpsc::channel(64);
+        let mut requests = Requests::new(messages);
+        let release = watch::Sender::new(false);
+        let held = || {
+            let mut released = release.subscribe();
+            async move {
+                released.wait_for(|released| *released).await.map_err(|e| e.to_string())?;
+                Ok(NodeAnswer::Done)
+            }
+        };
+        for number in 0..AT_A_TIME as u64 {
+            requests.take(number, held());
+        }
+        requests.take(99, held());
+        let Some(FromNode::Answer { number: 99, answer: Err(why) }) = sent.recv().await else {
+            panic!("the last one was taken as well");
+        };
+        assert!(why.contains("busy"), "{why}");
+        release.send_replace(true);
+        for _ in 0..AT_A_TIME {
+            let answer = sent.recv().await;
+            assert!(matches!(answer, Some(FromNode::Answer { answer: Ok(_), .. })), "{answer:?}");
+        }
+        while requests.at_work.join_next().await.is_some() {}
+        requests.take(100, held());
+        let answer = sent.recv().await;
+        assert!(matches!(answer, Some(FromNode::Answer { number: 100, answer: Ok(_) })));
     }
 }
