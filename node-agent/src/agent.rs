@@ -89,7 +89,7 @@ pub async fn run(config: Config, shutdown: CancellationToken) -> Result<(), Agen
     let engine = Arc::new(Podman::start(engine_config.clone()).await?);
     let network = Network::start(NetworkConfig { bridge: config.bridge.clone() }).await?;
 
-    let discovery = Discovery::open();
+    let discovery = Discovery::open().map(Arc::new);
     let broker = match (&config.broker, &discovery) {
         (Some(broker), _) => broker.clone(),
         (None, Ok(discovery)) => tokio::select! {
@@ -144,6 +144,9 @@ pub async fn run(config: Config, shutdown: CancellationToken) -> Result<(), Agen
     tasks.spawn(measure(config.node.clone(), session.clone(), telemetry, tools));
     let probing = probe(config.clone(), engine_config, session.clone(), info);
     tasks.spawn(probing);
+    if let (None, Ok(discovery)) = (&config.broker, &discovery) {
+        tasks.spawn(discovery.clone().follow(session.clone()));
+    }
 
     shutdown.cancelled().await;
     tracing::info!("leaving; containers run on");

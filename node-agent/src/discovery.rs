@@ -4,12 +4,14 @@
 
 use std::collections::{BTreeSet, HashMap};
 use std::net::{IpAddr, SocketAddr};
+use std::sync::Arc;
 use std::time::Duration;
 
-use godwit_bus::BrokerUrl;
+use godwit_bus::{BrokerUrl, Link, Session};
 use godwit_proto::id::NodeId;
 use mdns_sd::{ServiceDaemon, ServiceEvent, ServiceInfo};
 use tokio::net::TcpStream;
+use tokio::sync::watch;
 use tokio::time::{Instant, timeout_at};
 
 /// The fabric's broker, with the fabric's id in its TXT record.
@@ -21,6 +23,8 @@ const ROUND: Duration = Duration::from_secs(3);
 /// After so many rounds it is said what is being waited for.
 const REMIND: u32 = 4;
 
+/// How long a lost broker may take to come back to where it was.
+const PATIENCE: Duration = Duration::from_secs(10);
 /// How long an address may take to answer before the next one is tried.
 const REACH: Duration = Duration::from_secs(2);
 
@@ -46,6 +50,30 @@ async fn first_reachable(addresses: impl Iterator<Item = SocketAddr>) -> Option<
     None
 }
 
+/// A question that is put again and again, until this is dropped.
+struct Browsing<'a>(&'a ServiceDaemon);
+
+impl Drop for Browsing<'_> {
+    fn drop(&mut self) {
+        let _ended_already = self.0.stop_browse(FABRIC);
+    }
+}
+
+/// Waits until the link has been without a broker for `patience` on end; false when the
+/// session is over. Cancel safe.
+async fn is_lost(link: &mut watch::Receiver<Link>, patience: Duration) -> bool {
+    loop {
+        match link.wait_for(|link| *link != Link::Up).await.as_deref() {
+            Ok(Link::Connecting | Link::Down { .. }) => {}
+            _ => return false,
+        }
+        let back = link.wait_for(|link| matches!(link, Link::Up | Link::Closed));
+        if tokio::time::timeout(patience, back).await.is_err() {
+            return true;
+        }
+    }
+}
+
 impl Discovery {
     /// Opens the multicast sockets.
     ///
@@ -65,7 +93,10 @@ impl Discovery {
     /// When the query cannot be sent.
     pub async fn find_broker(&self) -> Result<BrokerUrl, DiscoveryError> {
         for round in 1u32.. {
+            // An answer may lack its addresses, or lose them on the way, and is not repeated:
+            // asked anew, it comes whole.
             let answers = self.daemon.browse(FABRIC)?;
+            let _browsing = Browsing(&self.daemon);
             let end = Instant::now() + ROUND;
             while let Ok(answer) = timeout_at(end, answers.recv_async()).await {
                 let answer = answer.map_err(|_| mdns_sd::Error::Msg("its daemon ended".into()))?;
@@ -74,15 +105,11 @@ impl Discovery {
                     let addresses: BTreeSet<_> = found.get_addresses_v4().into_iter().collect();
                     let at = addresses.iter().map(|ip| SocketAddr::new(IpAddr::V4(*ip), port));
                     if let Some(at) = first_reachable(at).await {
-                        let _ = self.daemon.stop_browse(FABRIC);
                         return Ok(at.into());
                     }
                     tracing::debug!(?addresses, port, "no address of a fabric's broker answers");
                 }
             }
-            // An answer may lack its addresses, or lose them on the way, and is not repeated:
-            // asked anew, it comes whole.
-            let _ = self.daemon.stop_browse(FABRIC);
             if round.is_multiple_of(REMIND) {
                 tracing::info!(
                     "looking for a fabric by mDNS ({FABRIC}); is a controller running on this \
@@ -91,6 +118,22 @@ impl Discovery {
             }
         }
         unreachable!("the rounds do not end")
+    }
+
+    /// Looks for the broker anew whenever `session` has been without it for a while: it may
+    /// have moved to another address. Ends with the session.
+    pub async fn follow(self: Arc<Self>, session: Session) {
+        let mut link = session.link();
+        while is_lost(&mut link, PATIENCE).await {
+            tracing::info!("looking for the broker by mDNS again: it may have moved");
+            tokio::select! {
+                found = self.find_broker() => match found {
+                    Ok(broker) => session.set_broker(broker),
+                    Err(error) => tracing::warn!(%error, "the broker is not looked for"),
+                },
+                _ = link.wait_for(|link| matches!(link, Link::Up | Link::Closed)) => {}
+            }
+        }
     }
 
     /// Announces this node on every link.
@@ -110,7 +153,7 @@ impl Discovery {
     }
 
     /// Says goodbye and closes.
-    pub fn close(self) {
+    pub fn close(&self) {
         let _ = self.daemon.shutdown();
     }
 }
@@ -126,5 +169,22 @@ mod tests {
         let closed = SocketAddr::new([127, 0, 0, 2].into(), here.port());
         assert_eq!(first_reachable([closed, here].into_iter()).await, Some(here));
         assert_eq!(first_reachable([closed].into_iter()).await, None);
+    }
+
+    #[tokio::test]
+    async fn a_broker_is_looked_for_only_when_it_does_not_come_back() {
+        let down = || Link::Down { why: "gone".into() };
+        let (tell, mut link) = watch::channel(Link::Up);
+        {
+            let mut lost = std::pin::pin!(is_lost(&mut link, Duration::from_secs(3600)));
+            for state in [Link::Up, down(), Link::Up, down()] {
+                tell.send_replace(state);
+                assert!(futures_util::poll!(&mut lost).is_pending(), "it may come back yet");
+            }
+            tell.send_replace(Link::Closed);
+            assert!(!lost.await, "the session is over");
+        }
+        tell.send_replace(down());
+        assert!(is_lost(&mut link, Duration::ZERO).await);
     }
 }
