@@ -1,4 +1,5 @@
-//! Resumable streams between peers: files of any size, over whatever sends frames.
+//! Resumable streams between peers: files and archives of any size, over whatever sends
+//! frames.
 //!
 //! The protocol is [`godwit_proto::stream`]'s; here are the files, the tasks and the
 //! clock. A [`Streams`] does both directions. Its owner feeds it with what arrives on
@@ -34,12 +35,17 @@
 //! Memory: a receiver holds at most its window, all of a node's receivers together at
 //! most 24 MiB; a sender at most four chunks for each of at most sixteen receivers.
 //!
-//! Reading order: [`link`], [`source`], `shelf` (what is offered), `serve` (sending),
-//! `fetch` (receiving), `worker`, `store` and `journal` (its thread and its files), `chunk`.
+//! Reading order: [`link`], [`source`], `shelf` (what is offered), `contents` and
+//! [`archive`] (what it is made of), `hashing` (its digest), `serve` (sending), `fetch`
+//! (receiving), `worker` (its thread), `sink`, `store`, `unpack` and `journal` (its files),
+//! `chunk`, `tree`.
 
+pub mod archive;
 mod chunk;
+mod contents;
 pub mod error;
 mod fetch;
+mod hashing;
 mod journal;
 pub mod link;
 mod progress;
@@ -47,8 +53,11 @@ mod routes;
 mod serve;
 mod shared;
 mod shelf;
+mod sink;
 pub mod source;
 mod store;
+mod tree;
+mod unpack;
 mod worker;
 
 #[cfg(test)]
@@ -69,7 +78,8 @@ use godwit_proto::wire;
 use tokio::sync::{oneshot, watch};
 use tokio_util::sync::DropGuard;
 
-pub use error::{OfferError, ReceiveError};
+pub use archive::Archive;
+pub use error::{ArchiveError, LayoutError, OfferError, ReceiveError};
 pub use link::{MqttLink, Pending, StreamLink};
 pub use progress::Progress;
 pub use shelf::Audience;
@@ -77,7 +87,8 @@ pub use source::{OffersOnly, Resolution, StreamSource};
 
 use crate::stream::fetch::Fetch;
 use crate::stream::shared::Shared;
-use crate::stream::shelf::SourceFile;
+use crate::stream::shelf::Item;
+use crate::stream::sink::Destination;
 
 /// A node's streams, both ways; as many handles to them as you like.
 ///
@@ -95,12 +106,14 @@ pub struct ReceiveOptions {
     /// How long the sender may be silent before the attempt is given up; `None` waits
     /// for ever. A sender that says "not yet" every few seconds is not silent.
     pub patience: Option<Duration>,
+    /// How long the stream may be at the most; `None` takes what the disk takes.
+    pub limit_bytes: Option<u64>,
 }
 
 /// A stream that arrived, whole and verified.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Received {
-    /// Where it is.
+    /// Where it is: the file, or the directory of an archive's files.
     pub path: PathBuf,
     /// What it is.
     pub manifest: Manifest,
@@ -142,8 +155,8 @@ impl Streams {
         path: impl Into<PathBuf>,
         to: impl Into<Audience>,
     ) -> Result<Offered, OfferError> {
-        let file = self.shared.shelf.put(stream.clone(), path.into(), to.into()).await?;
-        Ok(Offered { stream, file })
+        let item = self.shared.shelf.put(stream.clone(), path.into(), to.into()).await?;
+        Ok(Offered { stream, item })
     }
 
     /// Withdraws what was offered; receivers in the middle of it are refused.
@@ -168,6 +181,33 @@ impl Streams {
         stream: StreamId,
         from: Peer,
         into: PathBuf,
+        options: ReceiveOptions,
+    ) -> Receiving {
+        self.fetch(stream, from, Destination::File(into), options)
+    }
+
+    /// Receives an [`Archive`] from a peer into a directory, file by file as it comes.
+    ///
+    /// The files are written in place, so they are worth something only once the stream is
+    /// whole. What tells how far it is stands beside the directory (`.journal`, `.layout`)
+    /// until then, for an attempt after a failure, cancellation or restart. Files that were
+    /// there before and have names of the archive's are replaced, others stay. The total is
+    /// unknown until the sender has finished the archive.
+    pub fn receive_archive(
+        &self,
+        stream: StreamId,
+        from: Peer,
+        into: PathBuf,
+        options: ReceiveOptions,
+    ) -> Receiving {
+        self.fetch(stream, from, Destination::Directory(into), options)
+    }
+
+    fn fetch(
+        &self,
+        stream: StreamId,
+        from: Peer,
+        into: Destination,
         options: ReceiveOptions,
     ) -> Receiving {
         let (done, result) = oneshot::channel();
@@ -252,25 +292,25 @@ impl Future for Receiving {
     }
 }
 
-/// A file on offer.
+/// A file on offer, or an archive that is whole.
 #[derive(Clone)]
 pub struct Offered {
     stream: StreamId,
-    file: Arc<SourceFile>,
+    item: Arc<Item>,
 }
 
 impl Offered {
     /// How far its receiver has come, now and as it changes.
     pub fn progress(&self) -> watch::Receiver<Progress> {
-        self.file.progress.subscribe()
+        self.item.progress.subscribe()
     }
 
     /// What is offered, once it is hashed; `None` if it is withdrawn or fails before.
     /// Cancel-safe.
     pub async fn manifest(&self) -> Option<Manifest> {
-        let mut digest = self.file.digest.clone();
+        let mut digest = self.item.digest.clone();
         let digest = (*digest.wait_for(Option::is_some).await.ok()?)?;
-        let size_bytes = self.file.size_bytes;
+        let size_bytes = self.item.extent.borrow().bytes;
         Some(Manifest { stream: self.stream.clone(), size_bytes, digest })
     }
 }

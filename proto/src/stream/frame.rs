@@ -8,14 +8,16 @@ use std::fmt;
 use serde::{Deserialize, Serialize};
 
 use crate::id::{ContainerId, Digest, Epoch, ImageId};
+use crate::stream::extent::Extent;
 use crate::stream::range::Span;
 use crate::wire::Frame;
 
-/// The largest chunk, in bytes before compression.
+/// The largest chunk, in bytes before compression; also the blocks that a stream's
+/// digest is built of, see [`ChunkHeader::digest`]. A power of two.
 pub const MAX_CHUNK_BYTES: u32 = 128 * 1024;
 
 /// The most spans that one [`Want`] lists.
-pub const MAX_MISSING: usize = 128;
+pub const MAX_MISSING: usize = 256;
 
 /// The longest reason that a frame carries, in bytes.
 pub const MAX_REASON_BYTES: usize = 1024;
@@ -32,6 +34,13 @@ pub enum StreamId {
     },
     /// A container image, as the engine saves it.
     Image(ImageId),
+    /// What the target needs to know of a container before its memory is dumped.
+    Metadata {
+        /// Of which container.
+        container: ContainerId,
+        /// The attempt.
+        epoch: Epoch,
+    },
 }
 
 impl fmt::Display for StreamId {
@@ -39,6 +48,7 @@ impl fmt::Display for StreamId {
         match self {
             Self::Checkpoint { container, epoch } => write!(f, "checkpoint {container} {epoch}"),
             Self::Image(image) => write!(f, "image {}", image.short()),
+            Self::Metadata { container, epoch } => write!(f, "metadata {container} {epoch}"),
         }
     }
 }
@@ -50,6 +60,7 @@ impl fmt::Debug for StreamId {
                 write!(f, "checkpoint {container:?} {epoch:?}")
             }
             Self::Image(image) => write!(f, "image {image:?}"),
+            Self::Metadata { container, epoch } => write!(f, "metadata {container:?} {epoch:?}"),
         }
     }
 }
@@ -136,7 +147,8 @@ pub struct Want {
     pub version: Option<u64>,
     /// True once the receiver knows the whole stream's digest.
     pub knows_digest: bool,
-    /// Every byte below it is either in `missing` or stored.
+    /// Every byte below it is either in `missing` or stored. It may lie beyond what there
+    /// is of the stream so far: that is to be sent as it appears.
     pub limit: u64,
     /// What lacks below `limit`, ascending, at most [`MAX_MISSING`] spans.
     pub missing: Vec<Missing>,
@@ -153,9 +165,14 @@ pub struct Want {
 pub struct Missing {
     /// Which bytes.
     pub span: Span,
-    /// The number of that want: a span sent under an earlier one is lost.
+    /// The number of that want: a span sent under an earlier one is lost. [`HELD`] when
+    /// the span is not to be sent.
     pub asked: u32,
 }
+
+/// In [`Missing::asked`]: the span arrived and waits in the receiver's memory for what
+/// comes before it. It need not be sent, and it is not stored either.
+pub const HELD: u32 = 0;
 
 /// What the sender has.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -164,9 +181,9 @@ pub struct Offer {
     pub stream: StreamId,
     /// Names this state of the sender's file.
     pub version: u64,
-    /// Its length.
-    pub size_bytes: u64,
-    /// BLAKE3 of all its bytes; absent while the sender still computes it.
+    /// Its length, so far or altogether.
+    pub extent: Extent,
+    /// BLAKE3 of all its bytes; absent while it grows, or the sender still computes it.
     pub digest: Option<Digest>,
 }
 
@@ -211,8 +228,8 @@ pub struct ChunkHeader {
     pub stream: StreamId,
     /// The state of the sender's file.
     pub version: u64,
-    /// The length of the whole stream.
-    pub size_bytes: u64,
+    /// The length of the stream, so far or altogether.
+    pub extent: Extent,
     /// Which bytes of the stream these are.
     pub span: Span,
     /// The session whose wants it answers.
@@ -221,7 +238,9 @@ pub struct ChunkHeader {
     pub want: u32,
     /// How the bytes behind the header are packed.
     pub codec: Codec,
-    /// BLAKE3 of the unpacked bytes.
+    /// Of the unpacked bytes: for a whole block of the stream ([`ChunkHeader::is_block`])
+    /// the chaining value that it has in BLAKE3's tree over the stream, so that both ends
+    /// have the digest of the whole without hashing anything twice; else their BLAKE3.
     pub digest: Digest,
 }
 
@@ -234,6 +253,12 @@ impl ChunkHeader {
     /// True when the span is one that this stream and a chunk can have.
     pub fn is_sane(&self) -> bool {
         let Span { start, end } = self.span;
-        start < end && end <= self.size_bytes && end - start <= u64::from(MAX_CHUNK_BYTES)
+        start < end && end <= self.extent.bytes && end - start <= u64::from(MAX_CHUNK_BYTES)
+    }
+
+    /// True when the span is exactly one block of the stream.
+    pub fn is_block(&self) -> bool {
+        let block = u64::from(MAX_CHUNK_BYTES);
+        self.span.start.is_multiple_of(block) && self.span.len() == block
     }
 }

@@ -87,16 +87,21 @@ impl RangeSet {
         added
     }
 
-    /// Takes up to `max` bytes off the lowest span.
-    pub fn take_first(&mut self, max: u64) -> Option<Span> {
-        let first = self.spans.first_mut()?;
-        let taken = Span::new(first.start, first.end.min(first.start.saturating_add(max)));
-        first.start = taken.end;
-        if first.is_empty() {
-            self.spans.remove(0);
+    /// Removes a span's bytes, as far as the set holds them.
+    pub fn remove(&mut self, span: Span) {
+        let mut kept = Self::new();
+        for held in &self.spans {
+            kept.insert(Span::new(held.start, held.end.min(span.start)));
+            kept.insert(Span::new(held.start.max(span.end), held.end));
         }
-        self.bytes -= taken.len();
-        Some(taken)
+        if !span.is_empty() {
+            *self = kept;
+        }
+    }
+
+    /// The lowest span.
+    pub fn first(&self) -> Option<Span> {
+        self.spans.first().copied()
     }
 
     /// The spans within `within` that the set lacks, ascending.
@@ -139,6 +144,15 @@ mod tests {
             let prefix = model.iter().take_while(|held| **held).count() as u64;
             prop_assert_eq!(set.prefix(), prefix);
 
+            let mut rest = set.clone();
+            rest.remove(Span::new(from, from + len));
+            for at in 0..100u64 {
+                let removed = from <= at && at < from + len;
+                let held = rest.missing(Span::new(at, at + 1)).next().is_none();
+                prop_assert_eq!(held, model[at as usize] && !removed, "byte {}", at);
+            }
+            prop_assert_eq!(rest.bytes(), rest.spans().iter().map(Span::len).sum::<u64>());
+
             let mut lacking = model.map(|_| false);
             for gap in set.missing(Span::new(from, from + len)) {
                 prop_assert!(!gap.is_empty());
@@ -149,16 +163,5 @@ mod tests {
                 prop_assert_eq!(lacking[at as usize], within && !model[at as usize], "byte {}", at);
             }
         }
-    }
-
-    #[test]
-    fn taking_goes_from_the_lowest_byte_up() {
-        let mut set = RangeSet::new();
-        set.insert(Span::new(10, 30));
-        set.insert(Span::new(2, 4));
-        assert_eq!(set.take_first(16), Some(Span::new(2, 4)));
-        assert_eq!(set.take_first(16), Some(Span::new(10, 26)));
-        assert_eq!((set.take_first(16), set.bytes()), (Some(Span::new(26, 30)), 0));
-        assert_eq!(set.take_first(16), None);
     }
 }

@@ -2,17 +2,20 @@
 //!
 //! Feed it with what arrives, then ask [`Receiver::poll`] for the want to send, again
 //! no later than [`Receiver::wake_at`]. Only bytes that are stored for good may be
-//! reported to it: the next want acknowledges them.
+//! reported to it as [`Receiver::stored`]: the next want acknowledges them. Bytes that
+//! wait in memory for those before them are [`Receiver::held`].
 
 use std::time::Duration;
 
 use crate::id::Digest;
-use crate::stream::frame::{ChunkHeader, MAX_MISSING, Missing, Offer, StreamId, Want};
+use crate::stream::asked::AskedList;
+use crate::stream::extent::Extent;
+use crate::stream::frame::{ChunkHeader, HELD, MAX_MISSING, Missing, Offer, StreamId, Want};
 use crate::stream::pace::{MAX_WINDOW_BYTES, Rate, window_bytes};
 use crate::stream::range::{RangeSet, Span};
 
-/// A span is lost when so many later chunks arrived before it.
-const OVERTAKEN_BY: u8 = 3;
+/// The most holes that are asked for at a time; as many spans may be held between them.
+const MAX_HOLES: usize = MAX_MISSING / 2;
 /// The silence after which everything outstanding is asked for again, while nothing
 /// is known of the link.
 const FIRST_PATIENCE: Duration = Duration::from_secs(1);
@@ -26,15 +29,15 @@ const REMINDER: Duration = Duration::from_secs(2);
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 struct Source {
     version: u64,
-    size_bytes: u64,
+    extent: Extent,
 }
 
-/// A span that lacks, as it was asked for.
-#[derive(Debug, Clone, Copy)]
-struct Asked {
-    span: Span,
-    under: u32,
-    overtaken: u8,
+impl Source {
+    /// The same file, with what another statement adds about it.
+    fn merge(self, other: Self) -> Option<Self> {
+        let extent = self.extent.merge(other.extent)?;
+        (self.version == other.version).then_some(Self { extent, ..self })
+    }
 }
 
 /// What an offer told the receiver.
@@ -42,6 +45,8 @@ struct Asked {
 pub enum OfferNews {
     /// Nothing about the file that was not known.
     Nothing,
+    /// There is more of it, or it is whole.
+    Grown,
     /// For the first time which file it is: storage can be made.
     Known,
     /// Another version than the one that bytes are held of: all of them are void.
@@ -52,6 +57,7 @@ pub enum OfferNews {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Arrival {
     /// Holds bytes that lack: store them, then report [`Receiver::stored`].
+    /// (or [`Receiver::held`] until they can be).
     Lacking,
     /// Holds nothing new.
     Duplicate,
@@ -69,9 +75,12 @@ pub struct Receiver {
     window_cap: u64,
     source: Option<Source>,
     digest: Option<Digest>,
+    /// What arrived: stored, or held.
     stored: RangeSet,
+    /// What of it waits in memory.
+    held: RangeSet,
     /// What lacks below `limit`, ascending.
-    asked: Vec<Asked>,
+    asked: AskedList,
     limit: u64,
     rate: Rate,
     wire_rate: Rate,
@@ -97,7 +106,8 @@ impl Receiver {
             source: None,
             digest: None,
             stored: RangeSet::new(),
-            asked: Vec::new(),
+            held: RangeSet::new(),
+            asked: AskedList::default(),
             limit: 0,
             rate: Rate::default(),
             wire_rate: Rate::default(),
@@ -112,8 +122,8 @@ impl Receiver {
 
     /// Takes up what an earlier receiver stored.
     #[must_use]
-    pub fn resume(mut self, version: u64, size_bytes: u64, stored: RangeSet) -> Self {
-        self.source = Some(Source { version, size_bytes });
+    pub fn resume(mut self, version: u64, extent: Extent, stored: RangeSet) -> Self {
+        self.source = Some(Source { version, extent });
         self.stored = stored;
         self
     }
@@ -127,7 +137,7 @@ impl Receiver {
     pub fn on_offer(&mut self, now: Duration, offer: &Offer) -> OfferNews {
         self.sign_of_life(now);
         self.reminding = false;
-        let news = self.learn(Source { version: offer.version, size_bytes: offer.size_bytes });
+        let news = self.learn(Source { version: offer.version, extent: offer.extent });
         if offer.digest.is_some() {
             self.digest = offer.digest;
         }
@@ -146,15 +156,15 @@ impl Receiver {
     ///
     /// Only a chunk that [`Receiver::judge`] found [`Arrival::Lacking`].
     pub fn on_chunk_header(&mut self, header: &ChunkHeader) -> OfferNews {
-        self.learn(Source { version: header.version, size_bytes: header.size_bytes })
+        self.learn(Source { version: header.version, extent: header.extent })
     }
 
     /// Judges a chunk by its header, before it is unpacked.
     pub fn judge(&mut self, now: Duration, header: &ChunkHeader) -> Arrival {
         self.sign_of_life(now);
-        let source = Source { version: header.version, size_bytes: header.size_bytes };
+        let source = Source { version: header.version, extent: header.extent };
         match self.source {
-            Some(known) if known != source => Arrival::Foreign,
+            Some(known) if known.merge(source).is_none() => Arrival::Foreign,
             _ if self.stored.missing(header.span).next().is_none() => Arrival::Duplicate,
             _ => Arrival::Lacking,
         }
@@ -164,15 +174,32 @@ impl Receiver {
     ///
     /// `wire_bytes` is what the chunk weighed on the wire.
     pub fn stored(&mut self, now: Duration, header: &ChunkHeader, wire_bytes: u64) {
+        let was_held = self.held.missing(header.span).next().is_none();
+        self.held.remove(header.span);
+        if was_held {
+            self.due |= self.is_full();
+        } else {
+            self.arrived(now, header, wire_bytes);
+        }
+    }
+
+    /// A chunk's bytes are in memory and will be stored when those before them are. Until
+    /// then they are neither asked for nor acknowledged.
+    pub fn held(&mut self, now: Duration, header: &ChunkHeader, wire_bytes: u64) {
+        self.held.insert(header.span);
+        self.arrived(now, header, wire_bytes);
+    }
+
+    fn arrived(&mut self, now: Duration, header: &ChunkHeader, wire_bytes: u64) {
         let span = header.span;
         self.sign_of_life(now);
         self.reminding = false;
         let fresh = self.stored.insert(span);
         self.rate.add(now, fresh);
         self.wire_rate.add(now, wire_bytes);
-        self.strike(span);
+        self.asked.strike(span);
         if header.session == self.session {
-            self.overtake(header.want, span);
+            self.asked.overtake(header.want, span);
             if let Some((number, sent)) = self.probe
                 && header.want >= number
             {
@@ -181,17 +208,18 @@ impl Receiver {
                 self.probe = None;
             }
         }
+        if self.is_dry() {
+            // What follows says how fast the stream grows, not how fast the link is.
+            self.rate.pause();
+            self.wire_rate.pause();
+        }
         self.due |= self.is_full();
     }
 
     /// A chunk arrived whose bytes are not what its digest says: ask again at once.
     pub fn on_corrupt(&mut self, now: Duration, span: Span) {
         self.sign_of_life(now);
-        for asked in &mut self.asked {
-            if !asked.span.overlap(span).is_empty() {
-                asked.overtaken = OVERTAKEN_BY;
-            }
-        }
+        self.asked.give_up(span);
     }
 
     /// The want to send now, if any.
@@ -202,26 +230,23 @@ impl Receiver {
             self.rate.pause();
             self.wire_rate.pause();
             self.probe = None;
-            for asked in &mut self.asked {
-                asked.overtaken = OVERTAKEN_BY;
-            }
+            self.asked.give_up(Span::new(0, u64::MAX));
         }
         let window = window_bytes(
             self.rate.per_second(),
             self.round_trip.unwrap_or_default(),
             self.window_cap,
         );
-        let outstanding: u64 = self.asked.iter().map(|asked| asked.span.len()).sum();
+        let outstanding = self.asked.bytes() + self.held.bytes();
         let room = window.saturating_sub(outstanding);
         let grant = room >= window / 4 && self.limit < self.end();
-        let lost = self.asked.iter().any(|asked| asked.overtaken >= OVERTAKEN_BY);
-        if !(silent || lost || grant || self.due) {
+        if !(silent || self.asked.has_lost() || grant || self.due) {
             return None;
         }
         self.due = false;
         self.number += 1;
         self.last_sign = now;
-        self.ask_again();
+        self.asked.ask_again(self.number);
         self.grant(room);
         self.probe = self.probe.or(Some((self.number, now)));
         Some(self.want())
@@ -231,10 +256,10 @@ impl Receiver {
     pub fn wake_at(&self) -> Duration {
         let patience = match (self.reminding, self.rate.per_second()) {
             (true, _) => REMINDER,
+            _ if self.is_dry() => REMINDER,
             (false, None) => FIRST_PATIENCE,
             (false, Some(rate)) => {
-                let window = self.asked.iter().map(|asked| asked.span.len()).sum::<u64>();
-                let drain = Duration::from_secs_f64(window as f64 / rate.max(1) as f64);
+                let drain = Duration::from_secs_f64(self.asked.bytes() as f64 / rate.max(1) as f64);
                 (2 * (drain + self.round_trip.unwrap_or_default())).max(MIN_PATIENCE)
             }
         };
@@ -244,7 +269,14 @@ impl Receiver {
 
     /// True when every byte is stored; the whole digest may still be unknown.
     pub fn is_full(&self) -> bool {
-        self.source.is_some_and(|source| self.stored.bytes() == source.size_bytes)
+        let total = self.source.and_then(|source| source.extent.total());
+        total.is_some_and(|total| self.stored_bytes() == total)
+    }
+
+    /// True when everything that there is so far arrived, and more is to come.
+    fn is_dry(&self) -> bool {
+        let extent = self.source.map(|source| source.extent);
+        extent.is_some_and(|extent| !extent.is_whole && self.stored.bytes() == extent.bytes)
     }
 
     /// The digest of the whole, once the sender told it.
@@ -252,12 +284,12 @@ impl Receiver {
         self.digest
     }
     /// Version and length of the sender's file, once known.
-    pub fn source(&self) -> Option<(u64, u64)> {
-        self.source.map(|source| (source.version, source.size_bytes))
+    pub fn source(&self) -> Option<(u64, Extent)> {
+        self.source.map(|source| (source.version, source.extent))
     }
     /// Bytes stored so far.
     pub fn stored_bytes(&self) -> u64 {
-        self.stored.bytes()
+        self.stored.bytes() - self.held.bytes()
     }
     /// Bytes of the stream per second, once measured.
     pub fn rate(&self) -> Option<u64> {
@@ -265,7 +297,7 @@ impl Receiver {
     }
 
     fn end(&self) -> u64 {
-        self.source.map_or(u64::MAX, |source| source.size_bytes)
+        self.source.and_then(|source| source.extent.total()).unwrap_or(u64::MAX)
     }
 
     fn sign_of_life(&mut self, now: Duration) {
@@ -274,68 +306,34 @@ impl Receiver {
     }
 
     fn learn(&mut self, source: Source) -> OfferNews {
-        let news = match self.source {
-            Some(known) if known == source => return OfferNews::Nothing,
-            Some(_) => {
-                self.stored = RangeSet::new();
-                self.asked.clear();
+        let (source, news) = match self.source.map(|known| (known, known.merge(source))) {
+            Some((known, Some(merged))) if known == merged => return OfferNews::Nothing,
+            Some((_, Some(merged))) => (merged, OfferNews::Grown),
+            Some((_, None)) => {
+                (self.stored, self.held) = (RangeSet::new(), RangeSet::new());
+                self.asked = AskedList::default();
                 (self.limit, self.digest, self.due) = (0, None, true);
-                OfferNews::Replaced
+                (source, OfferNews::Replaced)
             }
-            None => OfferNews::Known,
+            None => (source, OfferNews::Known),
         };
         self.source = Some(source);
         // What was asked for before the length was known may reach beyond it.
-        self.limit = self.limit.min(source.size_bytes);
-        for asked in &mut self.asked {
-            asked.span.end = asked.span.end.min(source.size_bytes);
-        }
-        self.asked.retain(|asked| !asked.span.is_empty());
+        let end = self.end();
+        self.limit = self.limit.min(end);
+        self.asked.strike(Span::new(end, u64::MAX));
+        self.due |= self.is_full();
         news
-    }
-
-    /// Takes a stored span out of what lacks.
-    fn strike(&mut self, span: Span) {
-        let mut left = Vec::with_capacity(self.asked.len() + 1);
-        for asked in self.asked.drain(..) {
-            for end in [
-                Span::new(asked.span.start, asked.span.end.min(span.start)),
-                Span::new(asked.span.start.max(span.end), asked.span.end),
-            ] {
-                if !end.is_empty() {
-                    left.push(Asked { span: end, ..asked });
-                }
-            }
-        }
-        self.asked = left;
-    }
-
-    /// Counts a chunk against everything below it that its want had asked for.
-    fn overtake(&mut self, want: u32, arrived: Span) {
-        for asked in &mut self.asked {
-            if asked.under <= want && asked.span.end <= arrived.start {
-                asked.overtaken = asked.overtaken.saturating_add(1);
-            }
-        }
-    }
-
-    fn ask_again(&mut self) {
-        for asked in &mut self.asked {
-            if asked.overtaken >= OVERTAKEN_BY {
-                (asked.under, asked.overtaken) = (self.number, 0);
-            }
-        }
     }
 
     /// Asks for `room` more bytes above the limit.
     fn grant(&mut self, mut room: u64) {
-        if let Some(cut) = self.asked.get(MAX_MISSING) {
+        if let Some(cut) = self.asked.truncate(MAX_HOLES) {
             // More holes than a want can list: the upper ones wait for their turn.
-            self.limit = cut.span.start;
-            self.asked.truncate(MAX_MISSING);
+            self.limit = cut;
         }
         let end = self.end();
-        while room > 0 && self.limit < end && self.asked.len() < MAX_MISSING {
+        while room > 0 && self.limit < end && self.asked.len() < MAX_HOLES {
             let Some(gap) = self.stored.missing(Span::new(self.limit, end)).next() else {
                 self.limit = end;
                 break;
@@ -343,12 +341,16 @@ impl Receiver {
             let span = Span::new(gap.start, gap.end.min(gap.start.saturating_add(room)));
             room -= span.len();
             self.limit = span.end;
-            self.asked.push(Asked { span, under: self.number, overtaken: 0 });
+            self.asked.push(span, self.number);
         }
     }
 
     fn want(&self) -> Want {
-        let missing = |asked: &Asked| Missing { span: asked.span, asked: asked.under };
+        let below = self.held.spans().iter().map(|span| span.overlap(Span::new(0, self.limit)));
+        let held = below.filter(|span| !span.is_empty());
+        let held = held.map(|span| Missing { span, asked: HELD });
+        let mut missing: Vec<_> = self.asked.missing().chain(held).collect();
+        missing.sort_by_key(|missing| missing.span.start);
         Want {
             stream: self.stream.clone(),
             session: self.session,
@@ -356,8 +358,8 @@ impl Receiver {
             version: self.source.map(|source| source.version),
             knows_digest: self.digest.is_some(),
             limit: self.limit,
-            missing: self.asked.iter().map(missing).collect(),
-            stored_bytes: self.stored.bytes(),
+            missing,
+            stored_bytes: self.stored_bytes(),
             wire_rate: self.wire_rate.per_second().unwrap_or(0),
             bwlimit: self.bwlimit,
         }

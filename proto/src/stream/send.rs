@@ -3,27 +3,29 @@
 //! It holds no timer and resends nothing by itself; the receiver's newest [`Want`]
 //! says everything.
 
-use crate::stream::frame::Want;
+use crate::stream::extent::Extent;
+use crate::stream::frame::{HELD, Want};
 use crate::stream::range::{RangeSet, Span};
 
 /// What one receiver is still to be sent.
 #[derive(Debug)]
 pub struct Sender {
-    size_bytes: u64,
+    extent: Extent,
     version: u64,
     session: u64,
     number: u32,
     /// Sent and not yet stored, with the want that it was sent under; ascending.
     sent: Vec<(Span, u32)>,
+    /// To be sent; may reach beyond what there is so far.
     queue: RangeSet,
     stored_bytes: u64,
 }
 
 impl Sender {
     /// The state towards a receiver whose first want is still to be heard.
-    pub fn new(version: u64, size_bytes: u64) -> Self {
+    pub fn new(version: u64, extent: Extent) -> Self {
         Self {
-            size_bytes,
+            extent,
             version,
             session: 0,
             number: 0,
@@ -31,6 +33,12 @@ impl Sender {
             queue: RangeSet::new(),
             stored_bytes: 0,
         }
+    }
+
+    /// There is more of the stream, or it is whole. What was asked for beyond the former
+    /// end can be taken now.
+    pub fn grow(&mut self, extent: Extent) {
+        self.extent = extent;
     }
 
     /// Takes in what the receiver lacks; false when the want is older than one already heard.
@@ -46,14 +54,14 @@ impl Sender {
             self.sent.clear();
         }
         (self.session, self.number) = (want.session, want.number);
-        self.stored_bytes = want.stored_bytes.min(self.size_bytes);
+        self.stored_bytes = want.stored_bytes.min(self.extent.bytes);
         self.queue = RangeSet::new();
         if want.version.is_some_and(|version| version != self.version) {
             return true;
         }
         let mut in_flight = Vec::new();
-        for missing in &want.missing {
-            let lacks = missing.span.overlap(Span::new(0, self.size_bytes));
+        for missing in want.missing.iter().filter(|missing| missing.asked != HELD) {
+            let lacks = missing.span;
             let mut at = lacks.start;
             for &(span, under) in &self.sent {
                 let part = span.overlap(lacks);
@@ -74,12 +82,27 @@ impl Sender {
         true
     }
 
-    /// The next bytes to send, lowest first, at most `max_bytes`; they count as sent.
+    /// The next bytes to send, lowest first, up to the next multiple of `max_bytes`; they
+    /// count as sent. `None` when nothing is asked for of what there is.
     pub fn take(&mut self, max_bytes: u32) -> Option<Span> {
-        let span = self.queue.take_first(u64::from(max_bytes))?;
+        let first = self.queue.first()?;
+        let max_bytes = u64::from(max_bytes);
+        let fit = (first.start / max_bytes).saturating_add(1).saturating_mul(max_bytes);
+        let span = Span::new(first.start, first.end.min(fit).min(self.extent.bytes));
+        if span.is_empty() {
+            return None;
+        }
+        self.queue.remove(span);
         let at = self.sent.partition_point(|(other, _)| other.start < span.start);
         self.sent.insert(at, (span, self.number));
         Some(span)
+    }
+
+    /// True when the receiver lacks nothing of what there is, and more is to come.
+    pub fn is_ahead(&self) -> bool {
+        let end = self.extent.bytes;
+        let beyond = |span: Span| span.start >= end;
+        !self.extent.is_whole && self.sent.is_empty() && self.queue.first().is_none_or(beyond)
     }
 
     /// The session and number of the newest want: what a chunk is stamped with.
@@ -128,7 +151,7 @@ mod tests {
 
     #[test]
     fn what_is_in_flight_is_sent_again_only_when_it_is_asked_for_anew() {
-        let mut sender = Sender::new(1, 10_000);
+        let mut sender = Sender::new(1, Extent::whole(10_000));
         assert!(sender.on_want(&want(9, 1, &[(0, 2000, 1)])));
         assert_eq!(drain(&mut sender), [(0, 1000), (1000, 2000)]);
         assert!(sender.on_want(&want(9, 2, &[(1000, 2000, 1), (2000, 3000, 2)])));
@@ -140,7 +163,7 @@ mod tests {
 
     #[test]
     fn a_want_that_was_overtaken_changes_nothing() {
-        let mut sender = Sender::new(1, 10_000);
+        let mut sender = Sender::new(1, Extent::whole(10_000));
         assert!(sender.on_want(&want(9, 2, &[(1000, 2000, 2)])));
         assert!(!sender.on_want(&want(9, 1, &[(0, 1000, 1)])));
         assert!(!sender.on_want(&want(9, 2, &[(1000, 2000, 2)])));
@@ -149,7 +172,7 @@ mod tests {
 
     #[test]
     fn a_receiver_that_began_anew_does_not_fall_back_to_its_former_life() {
-        let mut sender = Sender::new(1, 10_000);
+        let mut sender = Sender::new(1, Extent::whole(10_000));
         assert!(sender.on_want(&want(9, 5, &[(0, 1000, 1)])));
         assert!(sender.on_want(&want(10, 1, &[(500, 1000, 1)])));
         assert!(!sender.on_want(&want(9, 6, &[(0, 1000, 6)])));
@@ -158,8 +181,27 @@ mod tests {
 
     #[test]
     fn a_want_beyond_the_end_is_cut() {
-        let mut sender = Sender::new(1, 1500);
+        let mut sender = Sender::new(1, Extent::whole(1500));
         assert!(sender.on_want(&want(9, 1, &[(0, u64::MAX, 1), (7, 3, 1)])));
         assert_eq!(drain(&mut sender), [(0, 1000), (1000, 1500)]);
+    }
+
+    #[test]
+    fn what_appears_is_sent_for_the_remembered_want() {
+        let mut sender = Sender::new(1, Extent::growing(0));
+        assert!(sender.on_want(&want(9, 1, &[(0, 3000, 1)])));
+        assert!(drain(&mut sender).is_empty() && sender.is_ahead());
+        sender.grow(Extent::growing(1500));
+        assert_eq!(drain(&mut sender), [(0, 1000), (1000, 1500)]);
+        assert!(!sender.is_ahead(), "it does not know yet that they arrived");
+        sender.grow(Extent::whole(5000));
+        assert_eq!(drain(&mut sender), [(1500, 2000), (2000, 3000)], "more was not asked for");
+    }
+
+    #[test]
+    fn what_the_receiver_holds_is_not_sent_again() {
+        let mut sender = Sender::new(1, Extent::whole(10_000));
+        assert!(sender.on_want(&want(9, 1, &[(0, 1000, 1), (1000, 2000, HELD)])));
+        assert_eq!(drain(&mut sender), [(0, 1000)]);
     }
 }

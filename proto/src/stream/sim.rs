@@ -1,16 +1,18 @@
 //! Both ends over a link that loses, doubles and reorders, in virtual time.
 //!
-//! A run moves one file; on the way either end may restart, the link may go dark, and
-//! the file may be replaced. What must hold is checked at every event.
+//! A run moves one stream; it may grow while it is sent, and be written in order or as it
+//! comes. On the way either end may restart, the link may go dark, and the stream may be
+//! replaced by another. What must hold is checked at every event.
 
 use std::cmp::Reverse;
-use std::collections::BinaryHeap;
+use std::collections::{BTreeMap, BinaryHeap};
 use std::time::Duration;
 
 use proptest::prelude::*;
 
 use crate::id::{Digest, ImageId};
-use crate::stream::frame::{ChunkHeader, Codec, Offer, StreamId, Want};
+use crate::stream::extent::Extent;
+use crate::stream::frame::{ChunkHeader, Codec, MAX_MISSING, Offer, StreamId, Want};
 use crate::stream::pace::MAX_WINDOW_BYTES;
 use crate::stream::range::{RangeSet, Span};
 use crate::stream::receive::{Arrival, OfferNews, Receiver};
@@ -31,6 +33,10 @@ struct Weather {
     /// The link is dark from the first to the second, in ms.
     dark_ms: (u64, u64),
     replaced_at_ms: Option<u64>,
+    /// When the stream grows, in ms: each time by the same; empty: it is whole at once.
+    growths_ms: Vec<u64>,
+    /// The receiver writes in order, and holds what comes too early.
+    is_in_order: bool,
 }
 
 impl Weather {
@@ -48,6 +54,8 @@ impl Weather {
             sender_restarts: vec![],
             dark_ms: (0, 0),
             replaced_at_ms: None,
+            growths_ms: vec![],
+            is_in_order: false,
         }
     }
 }
@@ -58,20 +66,25 @@ fn any_weather() -> impl Strategy<Value = Weather> {
         (any::<u64>(), 0u64..3_000_000, 3000u32..100_000, 1_000_000u64..200_000_000),
         (0u64..30, 0u64..40, 0u64..20, 0u64..20),
         (moments(), moments(), (0u64..300, 0u64..300), proptest::option::of(0u64..300)),
+        (proptest::collection::vec(0u64..400, 0..20), any::<bool>()),
     )
-        .prop_map(|((seed, size_bytes, chunk_bytes, bytes_per_second), link, ends)| Weather {
-            seed,
-            size_bytes,
-            chunk_bytes,
-            bytes_per_second,
-            latency_ms: link.0,
-            lost_percent: link.1,
-            doubled_percent: link.2,
-            jitter_ms: link.3,
-            receiver_restarts: ends.0,
-            sender_restarts: ends.1,
-            dark_ms: ends.2,
-            replaced_at_ms: ends.3,
+        .prop_map(|((seed, size_bytes, chunk_bytes, bytes_per_second), link, ends, kind)| {
+            Weather {
+                seed,
+                size_bytes,
+                chunk_bytes,
+                bytes_per_second,
+                latency_ms: link.0,
+                lost_percent: link.1,
+                doubled_percent: link.2,
+                jitter_ms: link.3,
+                receiver_restarts: ends.0,
+                sender_restarts: ends.1,
+                dark_ms: ends.2,
+                replaced_at_ms: ends.3,
+                growths_ms: kind.0,
+                is_in_order: kind.1,
+            }
         })
 }
 
@@ -79,12 +92,14 @@ fn any_weather() -> impl Strategy<Value = Weather> {
 enum Event {
     Want(Want),
     Offer(Offer),
+    NotYet,
     Chunk(ChunkHeader, Vec<u8>),
     SenderFree,
     Wake,
     ReceiverRestart,
     SenderRestart,
     Replace,
+    Grow,
 }
 
 struct World {
@@ -92,18 +107,22 @@ struct World {
     random: u64,
     now: Duration,
     events: BinaryHeap<Reverse<(Duration, u64)>>,
-    payloads: std::collections::BTreeMap<u64, Event>,
+    payloads: BTreeMap<u64, Event>,
     scheduled: u64,
     version: u64,
+    extent: Extent,
     link_free: bool,
     sender: Sender,
     receiver: Receiver,
     session: u64,
     disk: Vec<u8>,
     on_disk: RangeSet,
+    /// What waits in the receiver's memory for what comes before it.
+    in_memory: BTreeMap<u64, (ChunkHeader, Vec<u8>)>,
     /// What the newest want that the sender heard acknowledges.
     acknowledged: RangeSet,
     sent_bytes: u64,
+    wants: u64,
 }
 
 fn stream() -> StreamId {
@@ -127,6 +146,10 @@ fn contents(version: u64, span: Span) -> Vec<u8> {
 
 impl World {
     fn new(weather: Weather) -> Self {
+        let extent = match weather.growths_ms[..] {
+            [] => Extent::whole(weather.size_bytes),
+            _ => Extent::growing(0),
+        };
         let mut world = Self {
             random: weather.seed,
             now: Duration::ZERO,
@@ -135,13 +158,16 @@ impl World {
             scheduled: 0,
             version: 1,
             link_free: true,
-            sender: Sender::new(1, weather.size_bytes),
+            extent,
+            sender: Sender::new(1, extent),
             receiver: Receiver::new(stream(), 1, None),
             session: 1,
             disk: vec![0; weather.size_bytes as usize],
             on_disk: RangeSet::new(),
             acknowledged: RangeSet::new(),
+            in_memory: BTreeMap::new(),
             sent_bytes: 0,
+            wants: 0,
             weather,
         };
         for at in world.weather.receiver_restarts.clone() {
@@ -149,6 +175,9 @@ impl World {
         }
         for at in world.weather.sender_restarts.clone() {
             world.schedule(Duration::from_millis(at), Event::SenderRestart);
+        }
+        for at in world.weather.growths_ms.clone() {
+            world.schedule(Duration::from_millis(at), Event::Grow);
         }
         if let Some(at) = world.weather.replaced_at_ms {
             world.schedule(Duration::from_millis(at), Event::Replace);
@@ -190,20 +219,24 @@ impl World {
         let offer = Offer {
             stream: stream(),
             version: self.version,
-            size_bytes: self.weather.size_bytes,
-            digest: Some(Digest([0; 32])),
+            extent: self.extent,
+            digest: self.extent.is_whole.then_some(Digest([0; 32])),
         };
         self.post(Duration::ZERO, Event::Offer(offer));
     }
 
     fn hear(&mut self, want: Want) {
+        self.wants += 1;
+        assert!(want.missing.len() <= MAX_MISSING);
         assert!(want.missing.iter().map(|m| m.span.len()).sum::<u64>() <= MAX_WINDOW_BYTES);
         if !self.sender.on_want(&want) {
             return;
         }
         let same = want.version == Some(self.version);
-        if !same || !want.knows_digest {
+        if !same || (!want.knows_digest && self.extent.is_whole) {
             self.offer();
+        } else if self.sender.is_ahead() {
+            self.post(Duration::ZERO, Event::NotYet);
         }
         self.acknowledged = RangeSet::new();
         if same {
@@ -233,7 +266,7 @@ impl World {
         let header = ChunkHeader {
             stream: stream(),
             version: self.version,
-            size_bytes: self.weather.size_bytes,
+            extent: self.extent,
             span,
             session,
             want,
@@ -253,11 +286,46 @@ impl World {
         if self.receiver.judge(self.now, &header) == Arrival::Lacking {
             let news = self.receiver.on_chunk_header(&header);
             assert_ne!(news, OfferNews::Replaced, "a late chunk brought an old version back");
-            let Span { start, end } = header.span;
-            self.disk[start as usize..end as usize].copy_from_slice(&bytes);
-            self.on_disk.insert(header.span);
-            self.receiver.stored(self.now, &header, bytes.len() as u64);
+            let wire_bytes = bytes.len() as u64;
+            if self.weather.is_in_order && header.span.start > self.on_disk.prefix() {
+                self.receiver.held(self.now, &header, wire_bytes);
+                self.in_memory.insert(header.span.start, (header, bytes));
+                return;
+            }
+            self.write(&header, &bytes);
+            while let Some(next) = self.in_memory.first_entry()
+                && *next.key() <= self.on_disk.prefix()
+            {
+                let (header, bytes) = next.remove();
+                self.write(&header, &bytes);
+            }
         }
+    }
+
+    fn write(&mut self, header: &ChunkHeader, bytes: &[u8]) {
+        let Span { start, end } = header.span;
+        self.disk[start as usize..end as usize].copy_from_slice(bytes);
+        self.on_disk.insert(header.span);
+        self.receiver.stored(self.now, header, bytes.len() as u64);
+    }
+
+    fn grow(&mut self) {
+        let growths = self.weather.growths_ms.len() as u64;
+        let step = self.weather.size_bytes / growths;
+        let last = *self.weather.growths_ms.iter().max().unwrap();
+        if self.now >= Duration::from_millis(last) {
+            if self.extent.is_whole {
+                return;
+            }
+            self.extent = Extent::whole(self.weather.size_bytes);
+        } else {
+            self.extent = Extent::growing(self.extent.bytes + step);
+        }
+        self.sender.grow(self.extent);
+        if self.extent.is_whole {
+            self.offer();
+        }
+        self.transmit();
     }
 
     fn handle(&mut self, event: Event) {
@@ -266,8 +334,11 @@ impl World {
             Event::Offer(offer) => {
                 if self.receiver.on_offer(self.now, &offer) == OfferNews::Replaced {
                     self.on_disk = RangeSet::new();
+                    self.in_memory.clear();
                 }
             }
+            Event::NotYet => self.receiver.on_not_yet(self.now),
+            Event::Grow => self.grow(),
             Event::Chunk(header, bytes) => self.take_in(header, bytes),
             Event::SenderFree => {
                 self.link_free = true;
@@ -277,13 +348,19 @@ impl World {
             Event::ReceiverRestart => {
                 self.session += 1;
                 let fresh = Receiver::new(stream(), self.session, None);
+                self.in_memory.clear();
                 self.receiver = match self.receiver.source() {
-                    Some((version, size)) => fresh.resume(version, size, self.on_disk.clone()),
+                    // Only what is on disk is known of the stream's length.
+                    Some((version, _)) if self.weather.is_in_order => {
+                        let extent = Extent::growing(self.on_disk.prefix());
+                        fresh.resume(version, extent, self.on_disk.clone())
+                    }
+                    Some((version, extent)) => fresh.resume(version, extent, self.on_disk.clone()),
                     None => fresh,
                 };
             }
             Event::SenderRestart => {
-                self.sender = Sender::new(self.version, self.weather.size_bytes);
+                self.sender = Sender::new(self.version, self.extent);
                 self.acknowledged = RangeSet::new();
             }
             Event::Replace => {
@@ -384,4 +461,34 @@ fn a_slow_link_is_not_flooded() {
     let weather = Weather { bytes_per_second: 1_000_000, ..Weather::fair(5 << 20) };
     let world = World::new(weather).run();
     assert_eq!(world.sent_bytes, 5 << 20, "patience ran out although chunks kept coming");
+}
+
+/// A stream that grows by 16 KiB every 5 ms, 100 times, over a link of 20 ms.
+fn growing(is_in_order: bool) -> Weather {
+    let growths_ms = (1..=100).map(|step| step * 5).collect();
+    Weather { latency_ms: 20, growths_ms, is_in_order, ..Weather::fair(1600 << 10) }
+}
+
+#[test]
+fn what_appears_is_sent_without_being_asked_for_again() {
+    let world = World::new(growing(false)).run();
+    assert_eq!(world.sent_bytes, 1600 << 10, "something was sent twice");
+    assert!(world.now < Duration::from_millis(500 + 20 + 2), "{:?}", world.now);
+    assert!(world.wants < 50, "{} wants for 100 growths", world.wants);
+}
+
+#[test]
+fn a_stream_that_rests_is_not_asked_for_all_the_time() {
+    let weather = Weather { growths_ms: vec![100, 10_000], ..Weather::fair(1 << 20) };
+    let world = World::new(weather).run();
+    assert_eq!(world.sent_bytes, 1 << 20);
+    assert!(world.wants < 20, "{} wants", world.wants);
+}
+
+#[test]
+fn a_loss_costs_what_waits_in_memory_no_second_journey() {
+    let weather = Weather { lost_percent: 5, is_in_order: true, ..Weather::fair(20 << 20) };
+    let world = World::new(weather).run();
+    assert!(world.sent_bytes > 20 << 20, "nothing was lost: the test shows nothing");
+    assert!(world.sent_bytes < (20 << 20) * 115 / 100, "{}", world.sent_bytes);
 }

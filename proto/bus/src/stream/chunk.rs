@@ -1,8 +1,6 @@
 //! One chunk: read, digested, packed and framed; and the way back.
 
-use std::fs::File;
 use std::io;
-use std::os::unix::fs::FileExt;
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
@@ -10,12 +8,17 @@ use godwit_proto::id::Digest;
 use godwit_proto::stream::{ChunkHeader, Codec};
 use godwit_proto::wire;
 
+use crate::stream::contents::Contents;
+use crate::stream::tree::block_value;
+
 /// The quickest level: what a chunk gains beyond it costs more time than it saves.
 const ZSTD_LEVEL: i32 = 1;
 
 /// A chunk ready to be sent.
 pub(super) struct Packed {
     pub(super) frame: Bytes,
+    /// As it stands before the bytes.
+    pub(super) header: ChunkHeader,
     /// The codec that was tried; the frame may carry the plain bytes all the same.
     pub(super) tried: Codec,
     pub(super) raw_bytes: u64,
@@ -24,15 +27,19 @@ pub(super) struct Packed {
     pub(super) took: Duration,
 }
 
-/// Reads the header's span from `file` and frames it; fills in `codec` and `digest`.
-pub(super) fn pack(file: &File, mut header: ChunkHeader, tried: Codec) -> io::Result<Packed> {
+/// Reads the header's span and frames it; fills in `codec` and `digest`.
+pub(super) fn pack(
+    contents: &Contents,
+    mut header: ChunkHeader,
+    tried: Codec,
+) -> io::Result<Packed> {
     // Read to where it is sent from: most chunks travel as they are.
     let mut frame = wire::encode(&header).map_err(io::Error::other)?;
     let header_bytes = frame.len();
     frame.resize(header_bytes + header.span.len() as usize, 0);
     let raw = &mut frame[header_bytes..];
-    file.read_exact_at(raw, header.span.start)?;
-    header.digest = digest(raw);
+    contents.read_exact_at(raw, header.span.start)?;
+    header.digest = chunk_digest(&header, raw);
     let begun = Instant::now();
     let packed = match tried {
         Codec::None => None,
@@ -52,7 +59,7 @@ pub(super) fn pack(file: &File, mut header: ChunkHeader, tried: Codec) -> io::Re
         frame.shrink_to_fit();
     }
     let raw_bytes = header.span.len();
-    Ok(Packed { frame: frame.into(), tried, raw_bytes, packed_bytes, took })
+    Ok(Packed { frame: frame.into(), header, tried, raw_bytes, packed_bytes, took })
 }
 
 /// The chunk's bytes, if they are what its digest says.
@@ -63,7 +70,14 @@ pub(super) fn unpack(header: &ChunkHeader, body: &Bytes) -> Option<Bytes> {
         Codec::Lz4 => lz4_flex::block::decompress(body, raw_bytes).ok()?.into(),
         Codec::Zstd => zstd::bulk::decompress(body, raw_bytes).ok()?.into(),
     };
-    (raw.len() == raw_bytes && digest(&raw) == header.digest).then_some(raw)
+    (raw.len() == raw_bytes && chunk_digest(header, &raw) == header.digest).then_some(raw)
+}
+
+fn chunk_digest(header: &ChunkHeader, raw: &[u8]) -> Digest {
+    match header.is_block() {
+        true => block_value(header.span.start, raw),
+        false => digest(raw),
+    }
 }
 
 /// BLAKE3 of some bytes.
@@ -74,7 +88,7 @@ pub(super) fn digest(bytes: &[u8]) -> Digest {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use godwit_proto::stream::{Span, StreamId};
+    use godwit_proto::stream::{Extent, Span, StreamId};
     use std::io::Write;
 
     fn packed(contents: &[u8], codec: Codec) -> (ChunkHeader, Bytes) {
@@ -83,14 +97,14 @@ mod tests {
         let header = ChunkHeader {
             stream: StreamId::Image("0".repeat(64).parse().unwrap()),
             version: 1,
-            size_bytes: contents.len() as u64,
+            extent: Extent::whole(contents.len() as u64),
             span: Span::new(0, contents.len() as u64),
             session: 1,
             want: 1,
             codec: Codec::None,
             digest: Digest([0; 32]),
         };
-        let frame = pack(&file, header, codec).unwrap().frame;
+        let frame = pack(&Contents::File(file), header, codec).unwrap().frame;
         let (header, body) = wire::decode_with_tail::<ChunkHeader>(&frame).unwrap();
         (header, Bytes::copy_from_slice(body))
     }

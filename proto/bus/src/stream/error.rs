@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use godwit_proto::id::Digest;
+use godwit_proto::stream::record::RecordError;
 use godwit_proto::stream::{StopReason, StreamId};
 use godwit_proto::topic::Peer;
 
@@ -31,6 +32,28 @@ pub enum ReceiveError {
         needed_bytes: u64,
         /// What its file system has left.
         free_bytes: u64,
+    },
+    /// The stream is longer than its receiver allows.
+    #[error(
+        "{stream} from `{from}` has {bytes} bytes, {limit_bytes} are allowed: make more room for it, or let the sender have less to send"
+    )]
+    TooLarge {
+        /// Which stream.
+        stream: StreamId,
+        /// Who sends it.
+        from: Peer,
+        /// How long it is, so far or altogether.
+        bytes: u64,
+        /// [`crate::stream::ReceiveOptions::limit_bytes`].
+        limit_bytes: u64,
+    },
+    /// What arrives is not an archive that may be written.
+    #[error("what arrives for {} cannot be unpacked: the sender is of another version, or hostile", path.display())]
+    Archive {
+        /// The directory it was for.
+        path: PathBuf,
+        /// What is wrong with it.
+        source: ArchiveError,
     },
     /// The disk failed otherwise.
     #[error("cannot {doing} {}", path.display())]
@@ -109,6 +132,46 @@ impl ReceiveError {
             other => StopReason::failed(&other.to_string()),
         }
     }
+}
+
+/// Why the layout of an archive could not be kept, or an archive not be offered again.
+#[derive(Debug, thiserror::Error)]
+pub enum LayoutError {
+    /// A file failed.
+    #[error("cannot {doing} {}", path.display())]
+    Io {
+        /// What was being done.
+        doing: &'static str,
+        /// To which file.
+        path: PathBuf,
+        /// What the kernel said.
+        source: io::Error,
+    },
+    /// It is not the layout of this stream's archive, or not all of it.
+    #[error("{} is not the layout of {stream}: begin the archive anew", path.display())]
+    Unusable {
+        /// Which stream.
+        stream: StreamId,
+        /// Which file.
+        path: PathBuf,
+    },
+}
+
+/// What is wrong with an archive that arrives.
+#[derive(Debug, thiserror::Error)]
+pub enum ArchiveError {
+    /// A record says what it may not.
+    #[error(transparent)]
+    Record(#[from] RecordError),
+    /// It ends in the middle of a record.
+    #[error("it ends in the middle of a record")]
+    Cut,
+    /// It has more files than any checkpoint.
+    #[error("it has more than {limit} files")]
+    Files {
+        /// How many may be.
+        limit: usize,
+    },
 }
 
 /// Why a file could not be offered.

@@ -1,12 +1,11 @@
 //! The receiving side: one task for each stream that is being received.
 
-use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use godwit_proto::id::Digest;
 use godwit_proto::stream::{
-    Arrival, Manifest, OfferNews, Receiver, StopReason, StreamFrame, StreamId,
+    Arrival, Extent, Manifest, OfferNews, Receiver, StopReason, StreamFrame, StreamId,
 };
 use godwit_proto::topic::Peer;
 use tokio::sync::{mpsc, watch};
@@ -16,7 +15,7 @@ use crate::stream::error::ReceiveError;
 use crate::stream::journal::Subject;
 use crate::stream::progress::Progress;
 use crate::stream::shared::Shared;
-use crate::stream::store::Store;
+use crate::stream::sink::Destination;
 use crate::stream::worker::{Chunk, Handled, Settled, Worker, settle};
 use crate::stream::{ReceiveOptions, Received};
 
@@ -34,7 +33,7 @@ pub(super) struct Fetch {
     pub(super) shared: Arc<Shared>,
     pub(super) stream: StreamId,
     pub(super) from: Peer,
-    pub(super) into: PathBuf,
+    pub(super) into: Destination,
     pub(super) options: ReceiveOptions,
     pub(super) progress: watch::Sender<Progress>,
 }
@@ -91,19 +90,22 @@ impl Fetch {
     /// Takes up what an earlier attempt stored.
     async fn begin(&self) -> Result<State, ReceiveError> {
         let (into, stream) = (self.into.clone(), self.stream.clone());
-        let resumed = blocking(move || Store::resume(&into, &stream)).await?;
+        let resumed = blocking(move || into.resume(&stream)).await?;
         let clock = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
         let mut session = clock.as_micros() as u64;
         let mut core = None;
         let mut worker = None;
-        if let Some((mut store, last_session)) = resumed {
+        if let Some((mut sink, last_session)) = resumed {
             // The clock may have gone back; sessions must not.
             session = session.max(last_session + 1);
-            store.set_session(session)?;
+            sink.set_session(session)?;
             let fresh = Receiver::new(self.stream.clone(), session, self.options.bwlimit);
-            let Subject { version, size_bytes, .. } = *store.subject();
-            core = Some(fresh.resume(version, size_bytes, store.stored().clone()));
-            worker = Some(Worker::start(store));
+            let Subject { version, size_bytes, .. } = *sink.subject();
+            let stored = sink.stored().clone();
+            let end = stored.spans().last().map_or(0, |last| last.end);
+            let extent = size_bytes.map_or(Extent::growing(end), Extent::whole);
+            core = Some(fresh.resume(version, extent, stored));
+            worker = Some(Worker::start(sink));
         }
         let fresh = || Receiver::new(self.stream.clone(), session, self.options.bwlimit);
         let core = core.unwrap_or_else(fresh);
@@ -155,10 +157,10 @@ impl Fetch {
         state.heard = Instant::now();
         let now = self.shared.now();
         match frame {
-            StreamFrame::Offer(offer) => match state.core.on_offer(now, &offer) {
-                OfferNews::Nothing => Ok(()),
-                OfferNews::Known | OfferNews::Replaced => self.make_store(state).await,
-            },
+            StreamFrame::Offer(offer) => {
+                let news = state.core.on_offer(now, &offer);
+                self.on_news(state, news).await
+            }
             StreamFrame::NotYet { .. } => {
                 state.core.on_not_yet(now);
                 Ok(())
@@ -179,9 +181,8 @@ impl Fetch {
         if state.core.judge(self.shared.now(), &chunk.header) != Arrival::Lacking {
             return Ok(());
         }
-        if state.core.on_chunk_header(&chunk.header) == OfferNews::Known {
-            self.make_store(state).await?;
-        }
+        let news = state.core.on_chunk_header(&chunk.header);
+        self.on_news(state, news).await?;
         if let Some(worker) = &state.worker {
             // There is room: this task alone sends, and it looked before.
             let _ = worker.chunks.try_send(chunk);
@@ -195,6 +196,10 @@ impl Fetch {
             Handled::Stored(Chunk { header, wire_bytes, .. }) => {
                 state.garbled = 0;
                 state.core.stored(now, &header, wire_bytes);
+                Ok(())
+            }
+            Handled::Held(header, wire_bytes) => {
+                state.core.held(now, &header, wire_bytes);
                 Ok(())
             }
             Handled::Garbled(Chunk { header, .. }) => {
@@ -215,15 +220,32 @@ impl Fetch {
         }
     }
 
+    /// Acts on what was learned of the stream.
+    async fn on_news(&self, state: &mut State, news: OfferNews) -> Result<(), ReceiveError> {
+        if let (Some((_, extent)), Some(limit_bytes)) =
+            (state.core.source(), self.options.limit_bytes)
+            && extent.bytes > limit_bytes
+        {
+            let (stream, from) = (self.stream.clone(), self.from.clone());
+            let bytes = extent.bytes;
+            return Err(ReceiveError::TooLarge { stream, from, bytes, limit_bytes });
+        }
+        match news {
+            OfferNews::Nothing | OfferNews::Grown => Ok(()),
+            OfferNews::Known | OfferNews::Replaced => self.make_sink(state).await,
+        }
+    }
+
     /// Makes the files for what the sender now has, in place of any for another version.
-    async fn make_store(&self, state: &mut State) -> Result<(), ReceiveError> {
+    async fn make_sink(&self, state: &mut State) -> Result<(), ReceiveError> {
         if let Some(worker) = state.worker.take() {
             let _ = worker.stop().await;
         }
-        let Some((version, size_bytes)) = state.core.source() else { return Ok(()) };
+        let Some((version, extent)) = state.core.source() else { return Ok(()) };
+        let size_bytes = extent.total();
         let subject = Subject { stream: self.stream.clone(), version, size_bytes };
         let (into, session) = (self.into.clone(), state.session);
-        let make = move || Store::create(&into, subject, session);
+        let make = move || into.create(subject, session);
         state.worker = Some(Worker::start(blocking(make).await?));
         Ok(())
     }
@@ -231,18 +253,19 @@ impl Fetch {
     /// Checks the whole and gives it its name.
     async fn complete(&self, state: State, digest: Digest) -> Result<Received, ReceiveError> {
         let State { worker, core, wire_bytes, .. } = state;
-        let (Some(worker), Some((_, size_bytes))) = (worker, core.source()) else {
+        let (Some(worker), Some((_, extent))) = (worker, core.source()) else {
             return Err(ReceiveError::Closed { stream: self.stream.clone() });
         };
-        let into = self.into.clone();
-        let store = worker.stop().await.map_err(|source| ReceiveError::Io {
+        let path = self.into.path().to_owned();
+        let sink = worker.stop().await.map_err(|source| ReceiveError::Io {
             doing: "write",
-            path: into.clone(),
+            path: path.clone(),
             source,
         })?;
-        match settle(store, digest).await? {
+        let size_bytes = extent.bytes;
+        match settle(sink, digest).await? {
             Settled::InPlace => Ok(Received {
-                path: into,
+                path,
                 manifest: Manifest { stream: self.stream.clone(), size_bytes, digest },
                 wire_bytes,
             }),
@@ -258,7 +281,7 @@ impl Fetch {
     fn show(&self, state: &State) {
         let now = Progress {
             bytes: state.core.stored_bytes(),
-            total_bytes: state.core.source().map(|(_, size_bytes)| size_bytes),
+            total_bytes: state.core.source().and_then(|(_, extent)| extent.total()),
             wire_bytes: state.wire_bytes,
             rate: state.core.rate().unwrap_or(0),
         };

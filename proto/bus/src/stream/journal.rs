@@ -18,6 +18,8 @@ use crate::stream::chunk::digest;
 
 const HEADER_BYTES: usize = 96;
 const RECORD_BYTES: usize = 24;
+/// In place of a length.
+const UNKNOWN: u64 = u64::MAX;
 /// In place of a span: all before it is on disk.
 const SYNCED: Span = Span { start: u64::MAX, end: u64::MAX };
 
@@ -27,8 +29,8 @@ pub(super) struct Subject {
     pub(super) stream: StreamId,
     /// The state of the sender's file.
     pub(super) version: u64,
-    /// The length of the whole.
-    pub(super) size_bytes: u64,
+    /// The length of the whole, if it was known when the journal was begun.
+    pub(super) size_bytes: Option<u64>,
 }
 
 /// An open journal.
@@ -102,6 +104,9 @@ fn identity(stream: &StreamId) -> Digest {
             digest(format!("{container} {epoch}").as_bytes())
         }
         StreamId::Image(image) => digest(image.as_str().as_bytes()),
+        StreamId::Metadata { container, epoch } => {
+            digest(format!("metadata {container} {epoch}").as_bytes())
+        }
     }
 }
 
@@ -111,7 +116,7 @@ fn header(subject: &Subject, session: u64, boot: Digest) -> [u8; HEADER_BYTES] {
     bytes[8..24].copy_from_slice(&identity(&subject.stream).0[..16]);
     bytes[24..40].copy_from_slice(&boot.0[..16]);
     bytes[40..48].copy_from_slice(&subject.version.to_le_bytes());
-    bytes[48..56].copy_from_slice(&subject.size_bytes.to_le_bytes());
+    bytes[48..56].copy_from_slice(&subject.size_bytes.unwrap_or(UNKNOWN).to_le_bytes());
     bytes[56..64].copy_from_slice(&session.to_le_bytes());
     let check = digest(&bytes[..64]);
     bytes[64..].copy_from_slice(&check.0);
@@ -135,8 +140,9 @@ fn number(bytes: &[u8]) -> u64 {
 fn parse(bytes: &[u8], stream: &StreamId, boot: Digest) -> Option<Found> {
     let head = bytes.get(..HEADER_BYTES)?;
     let (version, size_bytes) = (number(&head[40..48]), number(&head[48..56]));
+    let known = (size_bytes != UNKNOWN).then_some(size_bytes);
     let session = number(&head[56..64]);
-    let subject = Subject { stream: stream.clone(), version, size_bytes };
+    let subject = Subject { stream: stream.clone(), version, size_bytes: known };
     let ours = header(&subject, session, boot);
     let intact = digest(&head[..64]).0 == head[64..];
     if !intact || head[..24] != ours[..24] {
@@ -170,7 +176,7 @@ mod tests {
 
     fn subject() -> Subject {
         let stream = StreamId::Image("a".repeat(64).parse().unwrap());
-        Subject { stream, version: 7, size_bytes: 1000 }
+        Subject { stream, version: 7, size_bytes: Some(1000) }
     }
 
     /// A journal of three spans, the first of them synced.

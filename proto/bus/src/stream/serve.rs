@@ -9,7 +9,9 @@ use std::time::{Duration, Instant};
 use godwit_proto::id::Digest;
 use godwit_proto::stream::codec::Chooser;
 use godwit_proto::stream::pace::{Limiter, Rate, chunk_bytes};
-use godwit_proto::stream::{ChunkHeader, Codec, Offer, Sender, StreamFrame, StreamId, Want};
+use godwit_proto::stream::{
+    ChunkHeader, Codec, Extent, Offer, Sender, StreamFrame, StreamId, Want,
+};
 use godwit_proto::topic::Peer;
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
@@ -18,7 +20,7 @@ use tokio::time::{sleep, timeout};
 use crate::stream::chunk::{Packed, pack};
 use crate::stream::progress::Progress;
 use crate::stream::shared::Shared;
-use crate::stream::shelf::SourceFile;
+use crate::stream::shelf::Item;
 use crate::stream::source::Resolution;
 
 /// A receiver that wants nothing for so long is forgotten; it may come back any time.
@@ -50,13 +52,13 @@ pub(super) async fn serve(
     }
 }
 
-/// The file that is wanted, as soon as there is one; `None` when there will be none.
+/// What is wanted, as soon as it is there; `None` when it will not be.
 async fn find(
     shared: &Shared,
     stream: &StreamId,
     to: &Peer,
     wants: &mut watch::Receiver<Want>,
-) -> Option<Arc<SourceFile>> {
+) -> Option<Arc<Item>> {
     let not_yet = StreamFrame::NotYet { stream: stream.clone() };
     let mut resolving = None;
     loop {
@@ -99,13 +101,14 @@ async fn find(
     }
 }
 
-/// Sends one file to one receiver.
+/// Sends one item to one receiver.
 struct Pump<'a> {
     shared: &'a Shared,
     stream: &'a StreamId,
     to: &'a Peer,
-    source: Arc<SourceFile>,
+    source: Arc<Item>,
     core: Sender,
+    extent: Extent,
     chooser: Chooser,
     packing: VecDeque<JoinHandle<io::Result<Packed>>>,
     limiter: Option<Limiter>,
@@ -117,17 +120,14 @@ struct Pump<'a> {
 }
 
 impl<'a> Pump<'a> {
-    fn new(
-        shared: &'a Shared,
-        stream: &'a StreamId,
-        to: &'a Peer,
-        source: Arc<SourceFile>,
-    ) -> Self {
+    fn new(shared: &'a Shared, stream: &'a StreamId, to: &'a Peer, source: Arc<Item>) -> Self {
+        let extent = *source.extent.borrow();
         Self {
             shared,
             stream,
             to,
-            core: Sender::new(source.version, source.size_bytes),
+            core: Sender::new(source.version, extent),
+            extent,
             source,
             chooser: Chooser::new(),
             packing: VecDeque::new(),
@@ -146,6 +146,8 @@ impl<'a> Pump<'a> {
         let first = wants.borrow_and_update().clone();
         self.on_want(&first).await;
         let mut digests = self.source.digest.clone();
+        let mut extents = self.source.extent.clone();
+        self.grow(*extents.borrow_and_update());
         let mut idle_since = Instant::now();
         loop {
             self.pack_ahead();
@@ -158,7 +160,7 @@ impl<'a> Pump<'a> {
                     if changed.is_err() {
                         return Ok(());
                     }
-                    if !busy {
+                    if !busy && !self.core.is_ahead() {
                         self.chooser.waited_for_link(waiting.elapsed());
                     }
                     let want = wants.borrow_and_update().clone();
@@ -166,6 +168,7 @@ impl<'a> Pump<'a> {
                         idle_since = Instant::now();
                     }
                 }
+                Ok(()) = extents.changed() => self.grow(*extents.borrow_and_update()),
                 Ok(digest) = known(&mut digests), if !told => self.offer(Some(digest)).await,
                 packed = next(&mut self.packing), if busy => {
                     self.send(packed?, waiting.elapsed()).await;
@@ -175,6 +178,13 @@ impl<'a> Pump<'a> {
                 }
             }
         }
+    }
+
+    /// Takes in how long the stream is now.
+    fn grow(&mut self, extent: Extent) {
+        self.extent = extent;
+        self.core.grow(extent);
+        self.show();
     }
 
     /// Takes in a want; false when it is an old one.
@@ -195,9 +205,13 @@ impl<'a> Pump<'a> {
         self.show();
         let known = *self.source.digest.borrow();
         let unaware = want.version != Some(self.source.version);
-        let waits_for_digest = !want.knows_digest && want.missing.is_empty() && known.is_some();
+        let has_all = want.missing.iter().all(|lacks| lacks.span.start >= self.extent.bytes);
+        let waits_for_digest = !want.knows_digest && has_all && known.is_some();
         if unaware || waits_for_digest {
             self.offer(known).await;
+        } else if self.core.is_ahead() {
+            let not_yet = StreamFrame::NotYet { stream: self.stream.clone() };
+            self.shared.send(self.to, &not_yet).await;
         }
         true
     }
@@ -207,7 +221,8 @@ impl<'a> Pump<'a> {
         let offer = Offer {
             stream: self.stream.clone(),
             version: self.source.version,
-            size_bytes: self.source.size_bytes,
+            // One that is known to be whole comes with its length, however late that was heard.
+            extent: *self.source.extent.borrow(),
             digest,
         };
         self.shared.send(self.to, &StreamFrame::Offer(offer)).await;
@@ -221,21 +236,23 @@ impl<'a> Pump<'a> {
             let header = ChunkHeader {
                 stream: self.stream.clone(),
                 version: self.source.version,
-                size_bytes: self.source.size_bytes,
+                extent: self.extent,
                 span,
                 session,
                 want,
                 codec: Codec::None,
                 digest: Digest([0; 32]),
             };
-            let (file, codec) = (self.source.file.clone(), self.chooser.choose());
-            let job = tokio::task::spawn_blocking(move || pack(&file, header, codec));
+            let (source, codec) = (self.source.clone(), self.chooser.choose());
+            let job = tokio::task::spawn_blocking(move || pack(&source.contents, header, codec));
             self.packing.push_back(job);
         }
     }
 
     async fn send(&mut self, packed: Packed, waited_for_packing: Duration) {
-        let Packed { frame, tried, raw_bytes, packed_bytes, took } = packed;
+        let Packed { frame, header, tried, raw_bytes, packed_bytes, took } = packed;
+        let block = header.is_block().then_some(header.digest);
+        self.source.hashing.sent(header.span, block);
         self.chooser.packed(tried, raw_bytes, packed_bytes, took);
         let begun = Instant::now();
         let wire = frame.len() as u64;
@@ -254,7 +271,7 @@ impl<'a> Pump<'a> {
     fn show(&self) {
         self.source.progress.send_replace(Progress {
             bytes: self.core.stored_bytes(),
-            total_bytes: Some(self.source.size_bytes),
+            total_bytes: self.extent.total(),
             wire_bytes: self.wire_bytes,
             rate: self.rate.per_second().unwrap_or(0),
         });

@@ -1,22 +1,22 @@
-//! The files that are offered: open, named by a version, hashed in the background.
+//! What is offered: open, named by a version, hashed in the background.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs::File;
 use std::io;
-use std::os::unix::fs::{FileExt, MetadataExt};
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use godwit_proto::id::Digest;
-use godwit_proto::stream::StreamId;
+use godwit_proto::stream::{Extent, StreamId};
 use godwit_proto::topic::Peer;
 use tokio::sync::{Notify, watch};
 use tokio_util::sync::CancellationToken;
 
+use crate::stream::contents::{Contents, Layout};
 use crate::stream::error::OfferError;
+use crate::stream::hashing::{Hashing, hash};
 use crate::stream::progress::Progress;
-
-const HASH_STEP_BYTES: usize = 1 << 20;
 
 /// Who may ask for an offered stream.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -42,27 +42,55 @@ impl Audience {
     }
 }
 
-/// One offered file. It must not change; a new state of it is a new offer.
-pub(super) struct SourceFile {
-    pub(super) file: Arc<File>,
+/// What one stream's name stands for. Its bytes must not change; another state of them is
+/// another item.
+pub(super) struct Item {
+    pub(super) contents: Contents,
+    /// The file, or what an archive is called in messages.
     pub(super) path: PathBuf,
-    pub(super) size_bytes: u64,
     pub(super) version: u64,
-    /// Absent until the whole file was read once.
+    pub(super) extent: watch::Receiver<Extent>,
+    pub(super) hashing: Hashing,
+    /// Absent until the whole was hashed.
     pub(super) digest: watch::Receiver<Option<Digest>>,
     pub(super) progress: watch::Sender<Progress>,
-    /// Cancelled when the file is no longer what the stream's name stands for.
+    /// Cancelled when this is no longer what the stream's name stands for.
     pub(super) gone: CancellationToken,
 }
 
+impl Item {
+    /// An item whose digest begins to be computed. Call it inside the runtime.
+    fn start(
+        contents: Contents,
+        path: PathBuf,
+        version: u64,
+        extent: watch::Receiver<Extent>,
+    ) -> Arc<Self> {
+        let (digest_tx, digest) = watch::channel(None);
+        let total_bytes = extent.borrow().total();
+        let item = Arc::new(Self {
+            contents,
+            path,
+            version,
+            extent,
+            hashing: Hashing::new(),
+            digest,
+            progress: watch::Sender::new(Progress { total_bytes, ..Progress::default() }),
+            gone: CancellationToken::new(),
+        });
+        tokio::spawn(hash(item.clone(), digest_tx));
+        item
+    }
+}
+
 struct Entry {
-    file: Arc<SourceFile>,
+    item: Arc<Item>,
     audience: Audience,
     /// Made for those who asked: off the shelf, and closed, when the last of them is done.
     is_lent: bool,
 }
 
-/// Every offered file by its stream's name.
+/// Everything offered, by its stream's name.
 #[derive(Default)]
 pub(super) struct Shelf {
     entries: Mutex<BTreeMap<StreamId, Entry>>,
@@ -82,8 +110,23 @@ impl Shelf {
         stream: StreamId,
         path: PathBuf,
         audience: Audience,
-    ) -> Result<Arc<SourceFile>, OfferError> {
+    ) -> Result<Arc<Item>, OfferError> {
         self.shelve(stream, path, audience, false).await
+    }
+
+    /// Puts an archive on the shelf, in place of whatever had its name.
+    pub(super) fn put_archive(
+        &self,
+        stream: StreamId,
+        layout: Layout,
+        version: u64,
+        extent: watch::Receiver<Extent>,
+        audience: Audience,
+    ) -> Arc<Item> {
+        let path = PathBuf::from(format!("the archive of {stream}"));
+        let item = Item::start(Contents::Archive(layout), path, version, extent);
+        self.enter(&mut self.entries(), stream, &item, audience, false);
+        item
     }
 
     /// As [`Shelf::put`], until [`Shelf::give_back`] by everyone whom it was lent to.
@@ -92,7 +135,7 @@ impl Shelf {
         stream: StreamId,
         path: PathBuf,
         to: &Peer,
-    ) -> Result<Arc<SourceFile>, OfferError> {
+    ) -> Result<Arc<Item>, OfferError> {
         self.shelve(stream, path, Audience::from(to.clone()), true).await
     }
 
@@ -116,7 +159,7 @@ impl Shelf {
         path: PathBuf,
         audience: Audience,
         is_lent: bool,
-    ) -> Result<Arc<SourceFile>, OfferError> {
+    ) -> Result<Arc<Item>, OfferError> {
         let opened = path.clone();
         let opened = tokio::task::spawn_blocking(move || open(&opened)).await;
         let (file, size_bytes, version) = opened
@@ -124,7 +167,7 @@ impl Shelf {
             .map_err(|source| OfferError { stream: stream.clone(), path: path.clone(), source })?;
         let mut entries = self.entries();
         if let Some(entry) = entries.get_mut(&stream)
-            && (entry.file.version, entry.file.size_bytes) == (version, size_bytes)
+            && entry.item.version == version
         {
             match (&mut entry.audience, audience) {
                 (Audience::Only(peers), Audience::Only(more)) => peers.extend(more),
@@ -133,59 +176,64 @@ impl Shelf {
             }
             entry.is_lent &= is_lent;
             self.changed.notify_waiters();
-            return Ok(entry.file.clone());
+            return Ok(entry.item.clone());
         }
-        let (digest_tx, digest) = watch::channel(None);
-        let progress = Progress { total_bytes: Some(size_bytes), ..Progress::default() };
-        let file = Arc::new(SourceFile {
-            file: Arc::new(file),
-            path,
-            size_bytes,
-            version,
-            digest,
-            progress: watch::Sender::new(progress),
-            gone: CancellationToken::new(),
-        });
-        hash_in_background(&file, digest_tx);
-        let entry = Entry { file: file.clone(), audience, is_lent };
-        if let Some(old) = entries.insert(stream, entry) {
-            old.file.gone.cancel();
-        }
-        self.changed.notify_waiters();
-        Ok(file)
+        let extent = watch::channel(Extent::whole(size_bytes)).1;
+        let item = Item::start(Contents::File(file), path, version, extent);
+        self.enter(&mut entries, stream, &item, audience, is_lent);
+        Ok(item)
     }
 
-    /// The file, if it is there and meant for `peer`.
-    pub(super) fn get(&self, stream: &StreamId, peer: &Peer) -> Option<Arc<SourceFile>> {
+    fn enter(
+        &self,
+        entries: &mut BTreeMap<StreamId, Entry>,
+        stream: StreamId,
+        item: &Arc<Item>,
+        audience: Audience,
+        is_lent: bool,
+    ) {
+        if let Some(old) = entries.insert(stream, Entry { item: item.clone(), audience, is_lent }) {
+            old.item.gone.cancel();
+        }
+        self.changed.notify_waiters();
+    }
+
+    /// What is offered, if it is there and meant for `peer`.
+    pub(super) fn get(&self, stream: &StreamId, peer: &Peer) -> Option<Arc<Item>> {
         let entries = self.entries();
         let entry = entries.get(stream)?;
-        entry.audience.includes(peer).then(|| entry.file.clone())
+        entry.audience.includes(peer).then(|| entry.item.clone())
     }
 
     /// The progress of sending a stream, if it is on the shelf.
     pub(super) fn progress(&self, stream: &StreamId) -> Option<watch::Receiver<Progress>> {
-        Some(self.entries().get(stream)?.file.progress.subscribe())
+        Some(self.entries().get(stream)?.item.progress.subscribe())
     }
 
     /// Shows that a receiver has it all.
     pub(super) fn complete(&self, stream: &StreamId) {
         if let Some(entry) = self.entries().get(stream) {
-            let size_bytes = entry.file.size_bytes;
-            entry.file.progress.send_modify(|progress| progress.bytes = size_bytes);
+            let size_bytes = entry.item.extent.borrow().bytes;
+            entry.item.progress.send_modify(|progress| progress.bytes = size_bytes);
         }
     }
 
     /// Takes a stream off the shelf.
     pub(super) fn remove(&self, stream: &StreamId) {
         if let Some(entry) = self.entries().remove(stream) {
-            entry.file.gone.cancel();
+            entry.item.gone.cancel();
         }
+    }
+
+    /// True when this very item is what the name stands for.
+    pub(super) fn holds(&self, stream: &StreamId, item: &Arc<Item>) -> bool {
+        self.entries().get(stream).is_some_and(|entry| Arc::ptr_eq(&entry.item, item))
     }
 
     /// Takes everything off the shelf.
     pub(super) fn clear(&self) {
         for (_, entry) in std::mem::take(&mut *self.entries()) {
-            entry.file.gone.cancel();
+            entry.item.gone.cancel();
         }
     }
 }
@@ -203,28 +251,4 @@ fn open(path: &Path) -> io::Result<(File, u64, u64)> {
     let hash = blake3::hash(&bytes);
     let version = hash.as_bytes()[..8].iter().fold(0, |v, byte| v << 8 | u64::from(*byte));
     Ok((file, meta.size(), version))
-}
-
-/// Hashes the whole beside the sending: at 3 GB/s it is long done when the last chunk
-/// leaves, and no byte waits for it.
-fn hash_in_background(source: &Arc<SourceFile>, digest: watch::Sender<Option<Digest>>) {
-    let source = source.clone();
-    tokio::task::spawn_blocking(move || {
-        let mut hasher = blake3::Hasher::new();
-        let mut bytes = vec![0; HASH_STEP_BYTES];
-        let mut at = 0;
-        while at < source.size_bytes && !source.gone.is_cancelled() {
-            let step = bytes.len().min((source.size_bytes - at) as usize);
-            if let Err(error) = source.file.read_exact_at(&mut bytes[..step], at) {
-                // Sending meets the same error and tells the receiver.
-                tracing::warn!(path = %source.path.display(), %error, "cannot hash an offered file");
-                return;
-            }
-            hasher.update(&bytes[..step]);
-            at += step as u64;
-        }
-        if at == source.size_bytes {
-            digest.send_replace(Some(Digest(*hasher.finalize().as_bytes())));
-        }
-    });
 }

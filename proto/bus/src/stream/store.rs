@@ -7,10 +7,11 @@ use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 
 use godwit_proto::id::Digest;
-use godwit_proto::stream::{RangeSet, Span, StreamId};
+use godwit_proto::stream::{ChunkHeader, RangeSet, StreamId};
 
 use crate::stream::error::ReceiveError;
 use crate::stream::journal::{Journal, Subject};
+use crate::stream::tree::Tree;
 
 /// Data that may be lost with the machine's memory, for streams worth syncing.
 const SYNC_EVERY_BYTES: u64 = 64 << 20;
@@ -24,17 +25,18 @@ pub(super) struct Store {
     journal: Journal,
     stored: RangeSet,
     unsynced_bytes: u64,
-    hasher: blake3::Hasher,
-    hashed_bytes: u64,
+    /// How long the stream is known to be.
+    bytes: u64,
+    tree: Tree,
 }
 
-fn beside(into: &Path, suffix: &str) -> PathBuf {
+pub(super) fn beside(into: &Path, suffix: &str) -> PathBuf {
     let mut name = into.as_os_str().to_owned();
     name.push(suffix);
     name.into()
 }
 
-fn io_error(doing: &'static str, path: &Path) -> impl FnOnce(io::Error) -> ReceiveError {
+pub(super) fn io_error(doing: &'static str, path: &Path) -> impl FnOnce(io::Error) -> ReceiveError {
     let path = path.to_owned();
     move |source| ReceiveError::Io { doing, path, source }
 }
@@ -82,16 +84,9 @@ impl Store {
     }
 
     fn new(into: &Path, subject: Subject, data: File, journal: Journal, stored: RangeSet) -> Self {
-        Self {
-            into: into.to_owned(),
-            subject,
-            data,
-            journal,
-            stored,
-            unsynced_bytes: 0,
-            hasher: blake3::Hasher::new(),
-            hashed_bytes: 0,
-        }
+        let bytes = subject.size_bytes.unwrap_or(0);
+        let (into, unsynced_bytes, tree) = (into.to_owned(), 0, Tree::new());
+        Self { into, subject, data, journal, stored, unsynced_bytes, bytes, tree }
     }
 
     pub(super) fn subject(&self) -> &Subject {
@@ -107,13 +102,16 @@ impl Store {
     }
 
     /// Stores a chunk's bytes; on return a restarted process finds them.
-    pub(super) fn write(&mut self, span: Span, bytes: &[u8]) -> Result<(), ReceiveError> {
+    pub(super) fn write(&mut self, header: &ChunkHeader, bytes: &[u8]) -> Result<(), ReceiveError> {
+        let span = header.span;
+        self.bytes = self.bytes.max(header.extent.bytes);
         self.data.write_all_at(bytes, span.start).map_err(|e| self.failed(e))?;
         self.journal.claim(span).map_err(|e| self.failed(e))?;
         self.stored.insert(span);
-        if span.start == self.hashed_bytes {
-            self.hasher.update(bytes);
-            self.hashed_bytes = span.end;
+        if self.tree.takes_block(span) {
+            self.tree.add_block(header.digest);
+        } else if span.start == self.tree.position() {
+            self.tree.update(bytes);
         }
         self.unsynced_bytes += span.len();
         // A checkpoint is worthless after a reboot, and its transfer is part of the gap.
@@ -129,21 +127,21 @@ impl Store {
     /// Hashes a little of what is stored in one piece from the start; false when there
     /// is nothing to do.
     pub(super) fn hash_step(&mut self) -> Result<bool, ReceiveError> {
-        let ready = self.stored.prefix().saturating_sub(self.hashed_bytes);
+        let at = self.tree.position();
+        let ready = self.stored.prefix().saturating_sub(at);
         if ready == 0 {
             return Ok(false);
         }
         let mut bytes = vec![0; HASH_STEP_BYTES.min(ready) as usize];
-        self.data.read_exact_at(&mut bytes, self.hashed_bytes).map_err(|e| self.failed(e))?;
-        self.hasher.update(&bytes);
-        self.hashed_bytes += bytes.len() as u64;
+        self.data.read_exact_at(&mut bytes, at).map_err(|e| self.failed(e))?;
+        self.tree.update(&bytes);
         Ok(true)
     }
 
     /// The digest of the whole, when all of it is stored.
     pub(super) fn whole_digest(&mut self) -> Result<Digest, ReceiveError> {
         while self.hash_step()? {}
-        Ok(Digest(*self.hasher.finalize().as_bytes()))
+        Ok(self.tree.digest())
     }
 
     /// Gives the complete file its name; replaces what had it before.
@@ -168,7 +166,7 @@ impl Store {
     }
 
     fn needed_bytes(&self) -> u64 {
-        self.subject.size_bytes - self.stored.bytes()
+        self.bytes.saturating_sub(self.stored.bytes())
     }
 
     fn no_space(&self, free_bytes: u64) -> ReceiveError {
@@ -177,13 +175,16 @@ impl Store {
     }
 
     fn failed(&self, error: io::Error) -> ReceiveError {
-        match error.kind() {
-            io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => {
-                self.no_space(free_bytes(&self.into).unwrap_or(0))
-            }
-            _ => io_error("write", &self.into)(error),
+        match is_full(&error) {
+            true => self.no_space(free_bytes(&self.into).unwrap_or(0)),
+            false => io_error("write", &self.into)(error),
         }
     }
+}
+
+/// True when a disk says that it has no room.
+pub(super) fn is_full(error: &io::Error) -> bool {
+    matches!(error.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded)
 }
 
 fn discard(into: &Path) {
@@ -192,7 +193,7 @@ fn discard(into: &Path) {
     let _ = fs::remove_file(beside(into, ".part"));
 }
 
-fn free_bytes(into: &Path) -> io::Result<u64> {
+pub(super) fn free_bytes(into: &Path) -> io::Result<u64> {
     let directory = into.parent().filter(|parent| !parent.as_os_str().is_empty());
     let stat = nix::sys::statvfs::statvfs(directory.unwrap_or(Path::new(".")))?;
     Ok(stat.blocks_available().saturating_mul(stat.fragment_size()))

@@ -1,0 +1,56 @@
+//! How long a stream is: altogether, or so far.
+
+use serde::{Deserialize, Serialize};
+
+/// A stream's length as its sender knows it.
+///
+/// A stream may be sent while it is still being made. It only grows, its bytes do not
+/// change any more once they are in it, and some day it is whole.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub struct Extent {
+    /// So many bytes there are.
+    pub bytes: u64,
+    /// True when there will be no more.
+    pub is_whole: bool,
+}
+
+impl Extent {
+    /// A stream of so many bytes and no more.
+    pub fn whole(bytes: u64) -> Self {
+        Self { bytes, is_whole: true }
+    }
+    /// A stream that has so many bytes so far.
+    pub fn growing(bytes: u64) -> Self {
+        Self { bytes, is_whole: false }
+    }
+    /// The length altogether, once known.
+    pub fn total(&self) -> Option<u64> {
+        self.is_whole.then_some(self.bytes)
+    }
+
+    /// What two statements about one stream say together, in whatever order they were
+    /// made; `None` when they contradict each other.
+    pub fn merge(self, other: Self) -> Option<Self> {
+        let bytes = self.bytes.max(other.bytes);
+        let fits = |extent: Self| !extent.is_whole || extent.bytes == bytes;
+        let is_whole = self.is_whole || other.is_whole;
+        (fits(self) && fits(other)).then_some(Self { bytes, is_whole })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_stream_only_grows_and_is_whole_once() {
+        let (growing, whole) = (Extent::growing, Extent::whole);
+        assert_eq!(growing(5).merge(growing(3)), Some(growing(5)));
+        assert_eq!(growing(5).merge(whole(7)), Some(whole(7)));
+        assert_eq!(whole(7).merge(growing(5)), Some(whole(7)), "an old statement, come late");
+        assert_eq!(whole(7).merge(growing(8)), None);
+        assert_eq!(growing(8).merge(whole(7)), None);
+        assert_eq!(whole(7).merge(whole(8)), None);
+        assert_eq!(whole(7).merge(whole(7)), Some(whole(7)));
+    }
+}
