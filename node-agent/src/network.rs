@@ -12,12 +12,34 @@
 //! not know yet, and they die. Here an address answers on a node only while the host's side
 //! of the veth is [`Network::attach`]ed to the bridge; [`Network::cut`] takes it off.
 //!
+//! A hand-over that keeps its TCP connections needs more on the target, in this order:
+//!
+//! ```text
+//! ready    Network::ready: a Port, whose calls are cheap enough for the gap
+//! before   Port::guard, Network::hold, then Port::attach and Port::announce
+//! commit   Port::unguard, Held::replay
+//! abort    Port::cut; the source attaches and announces; Held::send_back
+//! ```
+//!
 //! Every call is idempotent, and nothing is kept in memory: the kernel is the record.
+//!
+//! Two settings of the host are left as they are, for they are not ours alone. Where bridged
+//! frames pass iptables ([`filters_bridged_frames`]), what the host's connection tracking
+//! remembers of a container may stall it when it comes back. And the table of tracked
+//! connections, which CRIU reads twice in every dump, is one for all namespaces: those made
+//! here cannot have a smaller one (`nf_conntrack_buckets` is read-only in them).
 
 mod announce;
 mod bridge;
+mod exchange;
+mod guard;
+mod hold;
 mod link;
 mod netns;
+mod packet;
+mod port;
+#[cfg(test)]
+mod tests;
 
 use std::io;
 use std::path::PathBuf;
@@ -25,7 +47,12 @@ use std::path::PathBuf;
 use godwit_proto::container::Address;
 use godwit_proto::id::ContainerId;
 
+use exchange::Exchange;
 use link::Links;
+
+pub use bridge::filters_bridged_frames;
+pub use hold::{Held, Released};
+pub use port::Port;
 
 /// Why a container's network could not be changed.
 #[derive(Debug, thiserror::Error)]
@@ -91,7 +118,7 @@ impl Network {
     }
 
     /// Makes the namespace with its address, cut off from the bridge unless it was attached
-    /// before. Made already is success; made half is completed.
+    /// before, and unguarded. Made already is success; made half is completed.
     pub async fn ensure(
         &self,
         id: ContainerId,
@@ -111,14 +138,74 @@ impl Network {
         inside.configure(INSIDE, address).await?;
         // Up long before it is attached: carrier takes its time to be believed.
         self.links.bring_up(&host_end).await?;
+        // An agent that died in a hand-over leaves it.
+        self.unguard(id).await?;
         Ok(path)
     }
 
-    /// Attaches the container to the bridge and announces its address there; attached already
-    /// announces again.
+    /// Makes the container reachable: drops a guard that was left, attaches it to the bridge,
+    /// and announces its address there; attached already announces again.
+    ///
+    /// For a restore, which needs its guard, there is [`Port::attach`].
     pub async fn attach(&self, id: ContainerId, address: &Address) -> Result<(), NetworkError> {
-        self.links.enslave(&host_end(id), &self.config.bridge).await?;
-        announce::gratuitous_arp(&Self::path(id), INSIDE, address).await
+        let port = self.ready(id, address).await?;
+        port.unguard()?;
+        port.attach()?;
+        port.announce()
+    }
+
+    /// Opens the container's port, whose calls are cheap enough for the gap.
+    ///
+    /// Errors: `Io` or `NoLink` where [`Network::ensure`] was not called before. Cancel-safe.
+    pub async fn ready(&self, id: ContainerId, address: &Address) -> Result<Port, NetworkError> {
+        let host_end = host_end(id);
+        let index = self.links.must_index(&host_end).await?;
+        let bridge = self.links.must_index(&self.config.bridge).await?;
+        Port::open(&Self::path(id), host_end, index, bridge, address).await
+    }
+
+    /// Lets no IP packet into the container or out of it until [`Network::unguard`]; ARP
+    /// passes. Guarded already is success.
+    ///
+    /// Errors: `Io` where the namespace is missing, or the kernel has no nf_tables.
+    pub async fn guard(&self, id: ContainerId) -> Result<(), NetworkError> {
+        let filters = Self::filters(id).await?;
+        port::raise(&filters).map_err(failed_at("guarding", id))
+    }
+
+    /// Ends what [`Network::guard`] began; unguarded, or no namespace at all, is success.
+    pub async fn unguard(&self, id: ContainerId) -> Result<(), NetworkError> {
+        if !self.exists(id) {
+            return Ok(());
+        }
+        let filters = Self::filters(id).await?;
+        port::lower(&filters).map_err(failed_at("unguarding", id))
+    }
+
+    /// Holds from now on what leaves the bridge for the container, up to 32 MiB as the kernel
+    /// counts; what does not fit is dropped and [counted](Held::dropped).
+    ///
+    /// To be called when the guard is up, and before the address is attached and announced.
+    /// Dropping the result just ends it. Errors: `NoLink` without a veth, `Io`. Cancel-safe.
+    pub async fn hold(&self, id: ContainerId, address: &Address) -> Result<Held, NetworkError> {
+        self.hold_at_most(id, address, hold::HOLD_BYTES).await
+    }
+
+    async fn hold_at_most(
+        &self,
+        id: ContainerId,
+        address: &Address,
+        room: usize,
+    ) -> Result<Held, NetworkError> {
+        let host_end = host_end(id);
+        let index = self.links.must_index(&host_end).await?;
+        let bridge = bridge::seen(&self.links, &self.config.bridge).await?;
+        Held::begin(host_end, index, address.mac, bridge, room)
+    }
+
+    async fn filters(id: ContainerId) -> Result<Exchange, NetworkError> {
+        let opened = port::filters(&Self::path(id)).await;
+        opened.map_err(failed_at("opening a netfilter socket in", id))
     }
 
     /// Takes the container off the bridge: nothing reaches it, nothing leaves. Cut already, or
@@ -133,6 +220,14 @@ impl Network {
     pub async fn remove(&self, id: ContainerId) -> Result<(), NetworkError> {
         self.links.delete(&host_end(id)).await?;
         netns::remove(&Self::path(id)).await
+    }
+}
+
+/// What the kernel said when that was done to the container's namespace.
+fn failed_at(what: &str, id: ContainerId) -> impl FnOnce(io::Error) -> NetworkError {
+    move |source| NetworkError::Io {
+        what: format!("{what} {}", Network::path(id).display()),
+        source,
     }
 }
 
@@ -180,7 +275,7 @@ fn peer_name(id: ContainerId) -> String {
 }
 
 #[cfg(test)]
-mod tests {
+mod names {
     use super::*;
 
     #[test]

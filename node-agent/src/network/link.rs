@@ -49,7 +49,8 @@ impl Links {
         Ok(self.get(name).await?.map(|link| link.header.index))
     }
 
-    async fn must_index(&self, name: &str) -> Result<u32, NetworkError> {
+    /// The index of the link of that name, which must be there.
+    pub(super) async fn must_index(&self, name: &str) -> Result<u32, NetworkError> {
         self.index(name).await?.ok_or_else(|| NetworkError::NoLink(name.to_owned()))
     }
 
@@ -104,12 +105,6 @@ impl Links {
     /// Gives the link another name.
     pub(super) async fn rename(&self, from: &str, to: &str) -> Result<(), NetworkError> {
         self.change(from, "renaming", |link| link.name(to.to_owned())).await
-    }
-
-    /// Puts the link under the bridge and up.
-    pub(super) async fn enslave(&self, name: &str, bridge: &str) -> Result<(), NetworkError> {
-        let bridge = self.must_index(bridge).await?;
-        self.change(name, "attaching", |link| link.controller(bridge).up()).await
     }
 
     /// Takes the link from its bridge; without one, or absent, is success.

@@ -1,0 +1,89 @@
+//! The guard: while a container is being rebuilt, no IP packet enters or leaves it.
+//!
+//! ```text
+//! table inet godwit-guard {
+//!     chain in  { type filter hook prerouting priority -400; policy drop; }
+//!     chain out { type filter hook output priority -400; policy drop; }
+//! }
+//! ```
+//!
+//! In the container's namespace, while its sockets are not there yet, the kernel would answer
+//! every segment of a living connection with a reset, and what a half-built socket sends would
+//! confuse its peer. ARP passes: whoever asks for the address while it is guarded is told,
+//! and does not wait a second to ask again. Before connection tracking (-200), which would
+//! otherwise remember what was dropped. Traffic over `lo` is stopped too: a container's
+//! connections to itself are rebuilt one end after the other.
+
+use netlink_packet_netfilter::nftables::{
+    ChainAttribute, ChainMessage, Hook, InetHookNumber, NfTablesMessage, TableAttribute,
+    TableMessage,
+};
+use netlink_packet_netfilter::none::ControlMessage;
+use netlink_packet_netfilter::{
+    NetfilterHeader, NetfilterMessage, NetfilterMessageInner, NetfilterProtoFamily,
+};
+use nix::libc;
+use rtnetlink::packet_core::{NLM_F_CREATE, NLM_F_REQUEST, NetlinkMessage};
+
+use super::exchange::{acknowledged, encode};
+
+/// Nobody else's: it is made and removed as a whole.
+const TABLE: &str = "godwit-guard";
+const PRIORITY: i32 = -400;
+
+/// The batch that raises the guard; one that stands is left as it is.
+pub(super) fn raise() -> Vec<u8> {
+    batch([
+        (NfTablesMessage::NewTable(table()), NLM_F_CREATE),
+        (NfTablesMessage::NewChain(chain("in", InetHookNumber::PreRouting)), NLM_F_CREATE),
+        (NfTablesMessage::NewChain(chain("out", InetHookNumber::LocalOut)), NLM_F_CREATE),
+    ])
+}
+
+/// The batch that drops the guard; refused with ENOENT where there is none.
+pub(super) fn lower() -> Vec<u8> {
+    batch([(NfTablesMessage::DeleteTable(table()), 0)])
+}
+
+fn table() -> TableMessage {
+    TableMessage { attributes: vec![TableAttribute::Name(TABLE.into())] }
+}
+
+fn chain(name: &str, hook: InetHookNumber) -> ChainMessage {
+    let hook = vec![Hook::Number(hook.into()), Hook::Priority(PRIORITY.cast_unsigned())];
+    ChainMessage {
+        attributes: vec![
+            ChainAttribute::Table(TABLE.into()),
+            ChainAttribute::Name(name.into()),
+            ChainAttribute::Hook(hook),
+            ChainAttribute::Type("filter".into()),
+            ChainAttribute::Policy(libc::NF_DROP.cast_unsigned()),
+        ],
+    }
+}
+
+/// All of them or none: nf_tables takes changes as a transaction.
+fn batch<const N: usize>(changes: [(NfTablesMessage, u16); N]) -> Vec<u8> {
+    let changes = changes
+        .map(|(change, flags)| acknowledged(message(NetfilterProtoFamily::Inet, 0, change), flags));
+    let begin = std::iter::once(bracket(ControlMessage::BatchBegin));
+    let end = std::iter::once(bracket(ControlMessage::BatchEnd));
+    encode(begin.chain(changes).chain(end))
+}
+
+/// A batch's first or last message: it carries the subsystem that the batch is for.
+fn bracket(control: ControlMessage) -> NetlinkMessage<NetfilterMessage> {
+    let subsystem = libc::NFNL_SUBSYS_NFTABLES as u16;
+    let mut bracket =
+        NetlinkMessage::from(message(NetfilterProtoFamily::Unspec, subsystem, control));
+    bracket.header.flags = NLM_F_REQUEST;
+    bracket
+}
+
+fn message(
+    family: NetfilterProtoFamily,
+    resource: u16,
+    inner: impl Into<NetfilterMessageInner>,
+) -> NetfilterMessage {
+    NetfilterMessage::new(NetfilterHeader::new(family, 0, resource), inner)
+}

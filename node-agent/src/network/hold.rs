@@ -1,0 +1,230 @@
+//! Frames for a container that cannot take them yet: held, and sent once it can.
+//!
+//! ```text
+//!   bridge ──▶ host's end of the veth ──▶ guard: dropped
+//!                     │ a packet socket sees what leaves
+//!                     ▼
+//!                   held ──▶ replay: into the container      (it was opened here)
+//!                        └─▶ send back: into the bridge      (it runs at the source again)
+//! ```
+//!
+//! The peer of a connection is not told that its segments were dropped, and would send them
+//! again only when its timer ends, .2 s later and twice that each time. The frames lie in the
+//! socket's own queue, so holding costs neither a thread nor a copy, and ends by itself with
+//! the agent.
+
+use std::io;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use nix::libc::{self, sock_filter};
+
+use super::NetworkError;
+use super::packet::{OFFLOAD_BYTES, PacketSocket, Receive};
+
+/// How much is held at most, in bytes of the kernel's memory, of which even the smallest frame
+/// takes some: twice the largest window that Linux gives a connection, several times over.
+pub(super) const HOLD_BYTES: usize = 32 << 20;
+/// No frame is longer: offloads have 16 bits for its length.
+const FRAME_BYTES: usize = OFFLOAD_BYTES + 14 + (64 << 10);
+
+/// Frames that were on their way into a container, held from [`Network::hold`] on.
+///
+/// [`Network::hold`]: super::Network::hold
+#[derive(Debug)]
+#[must_use = "frames that are neither replayed nor sent back are lost"]
+pub struct Held {
+    frames: PacketSocket,
+    host_end: String,
+    bridge: Bridge,
+    lost: AtomicU64,
+}
+
+/// The bridge, as far as sending frames into it needs to know it.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Bridge {
+    pub(super) index: u32,
+    pub(super) mac: [u8; 6],
+}
+
+/// What became of the frames that were held.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Released {
+    /// How many were sent on.
+    pub frames: u64,
+    /// What these took on the wire, undivided.
+    pub bytes: u64,
+    /// How many were lost: there was no room for them, or the kernel did not take them again.
+    pub dropped: u64,
+}
+
+impl Held {
+    /// Begins to hold what leaves for the container through the link of that index.
+    pub(super) fn begin(
+        host_end: String,
+        index: u32,
+        mac: [u8; 6],
+        bridge: Bridge,
+        room: usize,
+    ) -> Result<Self, NetworkError> {
+        let open = || {
+            let frames = PacketSocket::open()?;
+            frames.offloads()?;
+            frames.room(room)?;
+            frames.filter(&leaving_for(mac))?;
+            frames.bind(index, Receive::Filtered)?;
+            Ok(frames)
+        };
+        match open() {
+            Ok(frames) => Ok(Self { frames, host_end, bridge, lost: AtomicU64::new(0) }),
+            Err(source) => {
+                Err(NetworkError::Io { what: format!("holding frames at {host_end}"), source })
+            }
+        }
+    }
+
+    /// How many frames did not fit so far.
+    pub fn dropped(&self) -> u64 {
+        let lost = u64::from(self.frames.lost().unwrap_or(0));
+        self.lost.fetch_add(lost, Ordering::Relaxed) + lost
+    }
+
+    /// Sends what was held into the container, in order, and holds no more.
+    ///
+    /// To be called at once after the guard was dropped: what comes between the two reaches
+    /// the container twice, as any network may let it; nothing is lost. Errors: `Io` when the
+    /// veth is gone; what was not sent is lost then. Cancel-safe: what began goes on.
+    pub async fn replay(self) -> Result<Released, NetworkError> {
+        self.stop()?;
+        self.release("replaying frames through", |held, frame| {
+            held.frames.send(frame).map(|()| true)
+        })
+        .await
+    }
+
+    /// Sends what was held into the bridge, in order, and holds no more: the container runs
+    /// elsewhere, and has been announced there.
+    ///
+    /// They come from the bridge's own hardware address: from their senders', every switch on
+    /// the way would take the senders to be here, and the container's answers would go astray.
+    /// What was meant for everyone is left out: others have had it. Errors: `Io` when the
+    /// bridge is gone; what was not sent is lost then. Cancel-safe: what began goes on.
+    pub async fn send_back(self) -> Result<Released, NetworkError> {
+        self.stop()?;
+        let sender = || {
+            let bridge = PacketSocket::open()?;
+            bridge.offloads()?;
+            bridge.bind(self.bridge.index, Receive::Nothing)?;
+            Ok(bridge)
+        };
+        let bridge = sender().map_err(|source| self.failed("sending back frames of", source))?;
+        self.release("sending back frames of", move |held, frame| {
+            let ethernet = &mut frame[OFFLOAD_BYTES..];
+            if is_for_many(ethernet) {
+                return Ok(false);
+            }
+            ethernet[6..12].copy_from_slice(&held.bridge.mac);
+            bridge.send(frame).map(|()| true)
+        })
+        .await
+    }
+
+    /// Holds nothing that comes from now on.
+    fn stop(&self) -> Result<(), NetworkError> {
+        let stopped = self.frames.filter(&[statement(RETURN, 0)]);
+        stopped.map_err(|source| self.failed("ceasing to hold frames at", source))
+    }
+
+    async fn release(
+        self,
+        what: &'static str,
+        send: impl FnMut(&Self, &mut [u8]) -> io::Result<bool> + Send + 'static,
+    ) -> Result<Released, NetworkError> {
+        let release = move || self.drain(send).map_err(|source| self.failed(what, source));
+        tokio::task::spawn_blocking(release).await.unwrap_or_else(|error| {
+            Err(NetworkError::Io { what: what.to_owned(), source: io::Error::other(error) })
+        })
+    }
+
+    /// Hands over frame by frame, each behind its offloads, until none is left.
+    fn drain(
+        &self,
+        mut send: impl FnMut(&Self, &mut [u8]) -> io::Result<bool>,
+    ) -> io::Result<Released> {
+        let mut buffer = vec![0; FRAME_BYTES];
+        let mut released = Released::default();
+        loop {
+            let sent = match self.frames.receive(&mut buffer) {
+                Ok(None) => break,
+                Ok(Some(length)) if length <= buffer.len() => {
+                    send(self, &mut buffer[..length]).map(|sent| sent.then_some(length))
+                }
+                // Longer than any offload can say.
+                Ok(Some(_)) => Err(io::Error::from_raw_os_error(libc::EMSGSIZE)),
+                Err(error) => Err(error),
+            };
+            match sent {
+                Ok(Some(length)) => {
+                    released.frames += 1;
+                    released.bytes += (length - OFFLOAD_BYTES) as u64;
+                }
+                Ok(None) => {}
+                Err(error) if is_of_one_frame(&error) => released.dropped += 1,
+                Err(error) => return Err(error),
+            }
+        }
+        released.dropped += self.dropped();
+        Ok(released)
+    }
+
+    fn failed(&self, what: &str, source: io::Error) -> NetworkError {
+        NetworkError::Io { what: format!("{what} {}", self.host_end), source }
+    }
+}
+
+/// A frame that the kernel does not take again, for its size, its offloads or a full queue; the
+/// next may be another matter.
+fn is_of_one_frame(error: &io::Error) -> bool {
+    matches!(error.raw_os_error(), Some(libc::EMSGSIZE | libc::EINVAL | libc::ENOBUFS))
+}
+
+/// True for a broadcast and a multicast.
+fn is_for_many(ethernet: &[u8]) -> bool {
+    ethernet.first().is_none_or(|byte| byte & 1 == 1)
+}
+
+const RETURN: u32 = libc::BPF_RET | libc::BPF_K;
+const LOAD_BYTE: u32 = libc::BPF_LD | libc::BPF_B | libc::BPF_ABS;
+const LOAD_HALF: u32 = libc::BPF_LD | libc::BPF_H | libc::BPF_ABS;
+const LOAD_WORD: u32 = libc::BPF_LD | libc::BPF_W | libc::BPF_ABS;
+const IF_EQUAL: u32 = libc::BPF_JMP | libc::BPF_JEQ | libc::BPF_K;
+const IF_SET: u32 = libc::BPF_JMP | libc::BPF_JSET | libc::BPF_K;
+
+/// Passes what leaves through the link for that hardware address or for everyone, but no ARP:
+/// its answers are for the moment, and the kernel gives them through the guard.
+fn leaving_for(mac: [u8; 6]) -> [sock_filter; 12] {
+    let [a, b, c, d, e, f] = mac;
+    let about_frame = |what: libc::c_int| (libc::SKF_AD_OFF + what).cast_unsigned();
+    [
+        statement(LOAD_BYTE, about_frame(libc::SKF_AD_PKTTYPE)),
+        jump(IF_EQUAL, u32::from(libc::PACKET_OUTGOING), 0, 9),
+        statement(LOAD_HALF, about_frame(libc::SKF_AD_PROTOCOL)),
+        jump(IF_EQUAL, libc::ETH_P_ARP.cast_unsigned(), 7, 0),
+        statement(LOAD_WORD, 0),
+        jump(IF_EQUAL, u32::from_be_bytes([a, b, c, d]), 0, 2),
+        statement(LOAD_HALF, 4),
+        jump(IF_EQUAL, u32::from(u16::from_be_bytes([e, f])), 2, 0),
+        statement(LOAD_BYTE, 0),
+        jump(IF_SET, 1, 0, 1),
+        statement(RETURN, u32::MAX),
+        statement(RETURN, 0),
+    ]
+}
+
+fn statement(code: u32, k: u32) -> sock_filter {
+    jump(code, k, 0, 0)
+}
+
+/// `yes` and `no` are how many instructions are left out.
+fn jump(code: u32, k: u32, yes: u8, no: u8) -> sock_filter {
+    sock_filter { code: code as u16, jt: yes, jf: no, k }
+}

@@ -1,0 +1,139 @@
+//! A container's port on the bridge, with all that the gap needs of it at hand.
+//!
+//! Sockets are open, indexes known, requests encoded: what is left for the gap is one write
+//! and one read.
+
+use std::io;
+use std::path::Path;
+
+use godwit_proto::container::Address;
+use nix::libc;
+use nix::net::if_::if_nametoindex;
+use rtnetlink::packet_core::NetlinkSerializable;
+use rtnetlink::packet_route::RouteNetlinkMessage;
+use rtnetlink::sys::protocols::{NETLINK_NETFILTER, NETLINK_ROUTE};
+use rtnetlink::{LinkMessageBuilder, LinkUnspec};
+
+use super::exchange::{self, Exchange, acknowledged, encode};
+use super::packet::{PacketSocket, Receive};
+use super::{INSIDE, NetworkError, announce, guard, netns};
+
+/// The announcement is sent this often, for a frame may be lost.
+const ANNOUNCEMENTS: usize = 2;
+
+/// A container's port on the bridge, ready to be used in the gap.
+///
+/// Every call is idempotent, needs no runtime, and blocks its thread only for as long as the
+/// kernel takes, which is well under a millisecond. The port is that of the namespace as it
+/// was: after [`Network::remove`](super::Network::remove) a new one is needed.
+pub struct Port {
+    host_end: String,
+    /// In the host.
+    routes: Exchange,
+    attach: Vec<u8>,
+    cut: Vec<u8>,
+    /// In the container.
+    filters: Exchange,
+    announcer: PacketSocket,
+    announcement: Vec<u8>,
+}
+
+impl Port {
+    /// Opens all that the port needs: the host's end by its index, the rest in the namespace.
+    pub(super) async fn open(
+        path: &Path,
+        host_end: String,
+        index: u32,
+        bridge: u32,
+        address: &Address,
+    ) -> Result<Self, NetworkError> {
+        let failed = |source| NetworkError::Io {
+            what: format!("opening sockets for {host_end} and in {}", path.display()),
+            source,
+        };
+        let inside = netns::inside(path, || {
+            let announcer = PacketSocket::open()?;
+            announcer.bind(if_nametoindex(INSIDE)?, Receive::Nothing)?;
+            Ok((Exchange::open(NETLINK_NETFILTER)?, announcer))
+        });
+        let (filters, announcer) = inside.await.map_err(failed)?;
+        let routes = Exchange::open(NETLINK_ROUTE).map_err(failed)?;
+        let link = || LinkUnspec::new_with_index(index);
+        Ok(Self {
+            routes,
+            attach: change(link().controller(bridge).up()),
+            cut: change(link().nocontroller()),
+            filters,
+            announcer,
+            announcement: announce::gratuitous_arp(address),
+            host_end,
+        })
+    }
+
+    /// Lets no IP packet into the container or out of it; ARP passes.
+    ///
+    /// What the container sends meanwhile it is told was not permitted (EPERM).
+    /// Errors: `Io` where the kernel has no nf_tables.
+    pub fn guard(&self) -> Result<(), NetworkError> {
+        raise(&self.filters).map_err(|source| self.failed("guarding", source))
+    }
+
+    /// Ends what [`Port::guard`] began. Errors: `Io`.
+    pub fn unguard(&self) -> Result<(), NetworkError> {
+        lower(&self.filters).map_err(|source| self.failed("unguarding", source))
+    }
+
+    /// Puts the port on the bridge, and announces nothing. Errors: `Io` when either is gone.
+    pub fn attach(&self) -> Result<(), NetworkError> {
+        self.routes.carry_out(&self.attach).map_err(|source| self.failed("attaching", source))
+    }
+
+    /// Takes the port off the bridge; a port that is gone is off it. Errors: `Io`.
+    pub fn cut(&self) -> Result<(), NetworkError> {
+        match self.routes.carry_out(&self.cut) {
+            Err(error) if exchange::is(&error, libc::ENODEV) => Ok(()),
+            other => other.map_err(|source| self.failed("cutting", source)),
+        }
+    }
+
+    /// Tells everyone on the bridge that the address is here. Passes the guard.
+    ///
+    /// Errors: `Io` when the link inside is gone or down.
+    pub fn announce(&self) -> Result<(), NetworkError> {
+        for _ in 0..ANNOUNCEMENTS {
+            let sent = self.announcer.send(&self.announcement);
+            sent.map_err(|source| self.failed("announcing", source))?;
+        }
+        Ok(())
+    }
+
+    fn failed(&self, what: &str, source: io::Error) -> NetworkError {
+        NetworkError::Io { what: format!("{what} the port {}", self.host_end), source }
+    }
+}
+
+/// Opens a socket for [`raise`] and [`lower`] in the namespace at `path`.
+pub(super) async fn filters(path: &Path) -> io::Result<Exchange> {
+    netns::inside(path, || Exchange::open(NETLINK_NETFILTER)).await
+}
+
+/// Raises the guard of the socket's namespace; raised already is success.
+pub(super) fn raise(filters: &Exchange) -> io::Result<()> {
+    filters.carry_out(&guard::raise())
+}
+
+/// Drops the guard of the socket's namespace; without one is success.
+pub(super) fn lower(filters: &Exchange) -> io::Result<()> {
+    match filters.carry_out(&guard::lower()) {
+        Err(error) if exchange::is(&error, libc::ENOENT) => Ok(()),
+        other => other,
+    }
+}
+
+fn change(link: LinkMessageBuilder<LinkUnspec>) -> Vec<u8> {
+    one(RouteNetlinkMessage::NewLink(link.build()))
+}
+
+fn one(message: impl NetlinkSerializable) -> Vec<u8> {
+    encode([acknowledged(message, 0)])
+}
