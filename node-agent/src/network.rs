@@ -31,6 +31,7 @@
 
 mod announce;
 mod bridge;
+mod closing;
 mod exchange;
 mod guard;
 mod hold;

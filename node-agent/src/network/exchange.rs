@@ -14,13 +14,15 @@ use rtnetlink::packet_core::{
 };
 use rtnetlink::sys::{Socket, SocketAddr};
 
+use super::closing::ClosedLater;
+
 /// More than an answer without the request in it can take.
 const ANSWER_BYTES: usize = 4096;
 
 /// A netlink socket of one namespace.
 pub(super) struct Exchange {
     /// Locked from the request to its last answer.
-    socket: Mutex<Socket>,
+    socket: ClosedLater<Mutex<Socket>>,
 }
 
 impl Exchange {
@@ -32,7 +34,7 @@ impl Exchange {
         socket.set_non_blocking(true)?;
         // Answers come without the request that they answer.
         socket.set_cap_ack(true)?;
-        Ok(Self { socket: Mutex::new(socket) })
+        Ok(Self { socket: ClosedLater::new(Mutex::new(socket)) })
     }
 
     /// Has the request carried out, and returns the first refusal among the answers.

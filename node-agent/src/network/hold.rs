@@ -91,14 +91,13 @@ impl Held {
     /// Sends what was held into the container, in order, and holds no more.
     ///
     /// To be called at once after the guard was dropped: what comes between the two reaches
-    /// the container twice, as any network may let it; nothing is lost. Errors: `Io` when the
-    /// veth is gone; what was not sent is lost then. Cancel-safe: what began goes on.
-    pub async fn replay(self) -> Result<Released, NetworkError> {
+    /// the container twice, as any network may let it; nothing is lost. Blocks its thread for
+    /// as long as the kernel takes, some microseconds for a frame. Errors: `Io` when the veth
+    /// is gone; what was not sent is lost then.
+    pub fn replay(self) -> Result<Released, NetworkError> {
         self.stop()?;
-        self.release("replaying frames through", |held, frame| {
-            held.frames.send(frame).map(|()| true)
-        })
-        .await
+        let released = self.drain(|frame| self.frames.send(frame).map(|()| true));
+        released.map_err(|source| self.failed("replaying frames through", source))
     }
 
     /// Sends what was held into the bridge, in order, and holds no more: the container runs
@@ -106,26 +105,22 @@ impl Held {
     ///
     /// They come from the bridge's own hardware address: from their senders', every switch on
     /// the way would take the senders to be here, and the container's answers would go astray.
-    /// What was meant for everyone is left out: others have had it. Errors: `Io` when the
-    /// bridge is gone; what was not sent is lost then. Cancel-safe: what began goes on.
-    pub async fn send_back(self) -> Result<Released, NetworkError> {
+    /// What was meant for everyone is left out: others have had it. Blocks its thread as
+    /// [`Held::replay`] does. Errors: `Io` when the bridge is gone; what was not sent is lost
+    /// then.
+    pub fn send_back(self) -> Result<Released, NetworkError> {
         self.stop()?;
-        let sender = || {
-            let bridge = PacketSocket::open()?;
-            bridge.offloads()?;
-            bridge.bind(self.bridge.index, Receive::Nothing)?;
-            Ok(bridge)
-        };
-        let bridge = sender().map_err(|source| self.failed("sending back frames of", source))?;
-        self.release("sending back frames of", move |held, frame| {
-            let ethernet = &mut frame[OFFLOAD_BYTES..];
-            if is_for_many(ethernet) {
-                return Ok(false);
-            }
-            ethernet[6..12].copy_from_slice(&held.bridge.mac);
-            bridge.send(frame).map(|()| true)
-        })
-        .await
+        let released = self.bridge.sender().and_then(|bridge| {
+            self.drain(|frame| {
+                let ethernet = &mut frame[OFFLOAD_BYTES..];
+                if is_for_many(ethernet) {
+                    return Ok(false);
+                }
+                ethernet[6..12].copy_from_slice(&self.bridge.mac);
+                bridge.send(frame).map(|()| true)
+            })
+        });
+        released.map_err(|source| self.failed("sending back frames of", source))
     }
 
     /// Holds nothing that comes from now on.
@@ -134,29 +129,16 @@ impl Held {
         stopped.map_err(|source| self.failed("ceasing to hold frames at", source))
     }
 
-    async fn release(
-        self,
-        what: &'static str,
-        send: impl FnMut(&Self, &mut [u8]) -> io::Result<bool> + Send + 'static,
-    ) -> Result<Released, NetworkError> {
-        let release = move || self.drain(send).map_err(|source| self.failed(what, source));
-        tokio::task::spawn_blocking(release).await.unwrap_or_else(|error| {
-            Err(NetworkError::Io { what: what.to_owned(), source: io::Error::other(error) })
-        })
-    }
-
-    /// Hands over frame by frame, each behind its offloads, until none is left.
-    fn drain(
-        &self,
-        mut send: impl FnMut(&Self, &mut [u8]) -> io::Result<bool>,
-    ) -> io::Result<Released> {
+    /// Hands over frame by frame, each behind its offloads, until none is left; `send` says
+    /// whether it sent one.
+    fn drain(&self, mut send: impl FnMut(&mut [u8]) -> io::Result<bool>) -> io::Result<Released> {
         let mut buffer = vec![0; FRAME_BYTES];
         let mut released = Released::default();
         loop {
             let sent = match self.frames.receive(&mut buffer) {
                 Ok(None) => break,
                 Ok(Some(length)) if length <= buffer.len() => {
-                    send(self, &mut buffer[..length]).map(|sent| sent.then_some(length))
+                    send(&mut buffer[..length]).map(|sent| sent.then_some(length))
                 }
                 // Longer than any offload can say.
                 Ok(Some(_)) => Err(io::Error::from_raw_os_error(libc::EMSGSIZE)),
@@ -178,6 +160,16 @@ impl Held {
 
     fn failed(&self, what: &str, source: io::Error) -> NetworkError {
         NetworkError::Io { what: format!("{what} {}", self.host_end), source }
+    }
+}
+
+impl Bridge {
+    /// Opens a socket that sends frames into the bridge, each behind its offloads.
+    fn sender(&self) -> io::Result<PacketSocket> {
+        let socket = PacketSocket::open()?;
+        socket.offloads()?;
+        socket.bind(self.index, Receive::Nothing)?;
+        Ok(socket)
     }
 }
 

@@ -5,13 +5,14 @@
 use std::ffi::c_void;
 use std::io;
 use std::os::fd::{AsRawFd, OwnedFd};
-use std::thread;
 
 use nix::errno::Errno;
 use nix::libc;
 use nix::sys::socket::{
     AddressFamily, MsgFlags, SockFlag, SockType, recv, send, setsockopt, socket, sockopt,
 };
+
+use super::closing::ClosedLater;
 
 /// The header that goes before each frame of a socket [with offloads](PacketSocket::offloads):
 /// `struct virtio_net_hdr`.
@@ -26,18 +27,17 @@ pub(super) enum Receive {
     Filtered,
 }
 
-/// A packet socket, closed on a thread of its own: that takes the kernel 10 ms.
+/// A packet socket.
 #[derive(Debug)]
 pub(super) struct PacketSocket {
-    /// `None` only while it is being dropped.
-    fd: Option<OwnedFd>,
+    fd: ClosedLater<OwnedFd>,
 }
 
 impl PacketSocket {
     /// Opens a socket in the namespace of the calling thread. It is deaf until it is bound.
     pub(super) fn open() -> io::Result<Self> {
         let fd = socket(AddressFamily::Packet, SockType::Raw, SockFlag::SOCK_CLOEXEC, None)?;
-        Ok(Self { fd: Some(fd) })
+        Ok(Self { fd: ClosedLater::new(fd) })
     }
 
     /// Has every frame carry what the hardware would still have to do: its checksum, its
@@ -50,7 +50,7 @@ impl PacketSocket {
     /// memory that a frame takes. What does not fit is counted as [lost](Self::lost).
     pub(super) fn room(&self, bytes: usize) -> io::Result<()> {
         // The kernel doubles what it is told.
-        Ok(setsockopt(self.fd(), sockopt::RcvBufForce, &(bytes / 2))?)
+        Ok(setsockopt(&*self.fd, sockopt::RcvBufForce, &(bytes / 2))?)
     }
 
     /// Has the kernel drop what the filter does not let pass.
@@ -77,7 +77,7 @@ impl PacketSocket {
         // copies from it.
         let bound = unsafe {
             libc::bind(
-                self.fd().as_raw_fd(),
+                self.fd.as_raw_fd(),
                 std::ptr::from_ref(&link).cast(),
                 size_of_val(&link) as libc::socklen_t,
             )
@@ -87,14 +87,14 @@ impl PacketSocket {
 
     /// Sends a frame, behind its offloads if the socket has them.
     pub(super) fn send(&self, frame: &[u8]) -> io::Result<()> {
-        send(self.fd().as_raw_fd(), frame, MsgFlags::empty())?;
+        send(self.fd.as_raw_fd(), frame, MsgFlags::empty())?;
         Ok(())
     }
 
     /// Reads the next frame into `buffer`, never waiting for one. The length may be more than
     /// `buffer` holds: then the frame is cut off.
     pub(super) fn receive(&self, buffer: &mut [u8]) -> io::Result<Option<usize>> {
-        match recv(self.fd().as_raw_fd(), buffer, MsgFlags::MSG_DONTWAIT | MsgFlags::MSG_TRUNC) {
+        match recv(self.fd.as_raw_fd(), buffer, MsgFlags::MSG_DONTWAIT | MsgFlags::MSG_TRUNC) {
             Err(Errno::EAGAIN) => Ok(None),
             received => Ok(Some(received?)),
         }
@@ -109,7 +109,7 @@ impl PacketSocket {
         // length is that of what the first one points to.
         let got = unsafe {
             libc::getsockopt(
-                self.fd().as_raw_fd(),
+                self.fd.as_raw_fd(),
                 libc::SOL_PACKET,
                 libc::PACKET_STATISTICS,
                 std::ptr::from_mut(&mut counted).cast(),
@@ -120,16 +120,12 @@ impl PacketSocket {
         Ok(counted.tp_drops)
     }
 
-    fn fd(&self) -> &OwnedFd {
-        self.fd.as_ref().expect("a socket is there until it is dropped")
-    }
-
     fn set<T>(&self, level: libc::c_int, option: libc::c_int, value: &T) -> io::Result<()> {
         // SAFETY: `value` lives through the call and its length is given; the kernel copies
         // from it, and from what a filter's program points to, which its caller keeps alive.
         let set = unsafe {
             libc::setsockopt(
-                self.fd().as_raw_fd(),
+                self.fd.as_raw_fd(),
                 level,
                 option,
                 std::ptr::from_ref(value).cast::<c_void>(),
@@ -137,14 +133,5 @@ impl PacketSocket {
             )
         };
         Ok(Errno::result(set).map(drop)?)
-    }
-}
-
-impl Drop for PacketSocket {
-    fn drop(&mut self) {
-        let fd = self.fd.take();
-        // A plain thread: one of the runtime's would stay in the namespace that it was
-        // started from. Where none can be had, the descriptor is closed here.
-        let _not_started = thread::Builder::new().name("close".into()).spawn(move || drop(fd));
     }
 }

@@ -37,10 +37,11 @@ fn what_was_held_arrives_in_order_and_nobody_had_to_send_it_again() {
         }
         container.until_received(came + 3).await;
         assert_eq!(container.count("Tcp", "InSegs").await, delivered);
+        let kept_out = container.count("Ip", "InReceives").await - came;
 
         port.unguard().expect("unguard");
-        let released = held.replay().await.expect("replay");
-        assert_eq!((released.frames, released.dropped), (3, 0));
+        let released = held.replay().expect("replay");
+        assert_eq!((released.frames, released.dropped), (kept_out, 0));
         assert_eq!(receive(&mut far, 13), b"one two three");
         assert_eq!(client.count("Tcp", "RetransSegs").await, resent);
     });
@@ -76,7 +77,7 @@ fn undivided_frames_survive_the_replay() {
         }
         container.until_received(came + 1).await;
         port.unguard().expect("unguard");
-        let released = held.replay().await.expect("replay");
+        let released = held.replay().expect("replay");
         assert!(released.bytes > released.frames * 1514, "no frame was undivided: {released:?}");
         assert_eq!(released.dropped, 0);
 
@@ -114,7 +115,7 @@ fn what_does_not_fit_is_dropped_and_counted() {
         assert!(dropped > 0, "all fitted");
 
         network.unguard(container.id).await.expect("unguard");
-        let released = held.replay().await.expect("replay");
+        let released = held.replay().expect("replay");
         assert_eq!(released.dropped, dropped);
         assert_eq!(released.frames, SENT - dropped);
         container.until_received(1 + SENT + released.frames).await;
@@ -150,7 +151,7 @@ fn what_was_held_reaches_the_source_after_an_abort() {
         home.attach().expect("attach");
         home.announce().expect("announce");
         let senders = senders_seen(&network, &source).await;
-        let released = held.send_back().await.expect("send back");
+        let released = held.send_back().expect("send back");
         assert_eq!((released.frames, released.dropped), (2, 0));
         assert_eq!(receive(&mut far, 23), b"meant for whoever it is");
         send(&mut far, b"it is the source");

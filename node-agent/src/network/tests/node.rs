@@ -100,6 +100,27 @@ impl Guest {
         self.inside(move || counter(Path::new("/proc/thread-self/net/snmp"), group, name)).await
     }
 
+    /// Waits until the connection over the client's `port` has no bytes on the way: what
+    /// acknowledges them may come late, and would be counted among what comes after.
+    async fn until_acknowledged(&self, port: u16) {
+        let end = format!(":{port:04X}");
+        loop {
+            let table = || fs::read_to_string("/proc/thread-self/net/tcp");
+            let table = self.inside(table).await;
+            // A socket's line: number, both addresses, state, queues.
+            let mut sockets =
+                table.lines().map(|line| line.split_whitespace().collect::<Vec<&str>>());
+            let idle = |socket: &[&str]| {
+                (socket[1].ends_with(&end) || socket[2].ends_with(&end))
+                    && socket[4].starts_with("00000000:")
+            };
+            if sockets.any(|socket| idle(&socket)) {
+                return;
+            }
+            tokio::time::sleep(Duration::from_millis(1)).await;
+        }
+    }
+
     /// Waits until so many IP packets have come to the guest, whatever became of them.
     pub(super) async fn until_received(&self, packets: u64) {
         while self.count("Ip", "InReceives").await < packets {
@@ -122,6 +143,10 @@ pub(super) async fn connect(client: &Guest, server: &Guest) -> (TcpStream, TcpSt
     assert_eq!(receive(&mut far, 4), b"ping");
     send(&mut far, b"pong");
     assert_eq!(receive(&mut near, 4), b"pong");
+    let port = near.local_addr().expect("address").port();
+    for guest in [client, server] {
+        guest.until_acknowledged(port).await;
+    }
     (near, far)
 }
 
