@@ -23,7 +23,7 @@ use super::layout::{self, EngineConfig};
 use super::libpod::Libpod;
 use super::service::Service;
 use super::target::Staged;
-use super::{Engine, EngineError, HeldImage, Observed, Usage};
+use super::{Engine, EngineError, HeldImage, Observed, Usage, removal};
 use crate::criu::gate::Gate;
 
 /// bollard's patience with one answer's headers.
@@ -171,13 +171,7 @@ impl Podman {
 
     /// Takes the mark off; none is success.
     pub(super) fn unmark(&self, id: ContainerId) -> Result<(), EngineError> {
-        let file = self.config.gates().join(id.to_string());
-        match fs::remove_file(&file) {
-            Err(source) if source.kind() != io::ErrorKind::NotFound => {
-                Err(EngineError::Io { what: format!("removing {}", file.display()), source })
-            }
-            _ => Ok(()),
-        }
+        removal::remove_file(&self.config.gates().join(id.to_string()))
     }
 
     fn is_marked(&self, id: ContainerId) -> bool {

@@ -4,6 +4,8 @@
 //! runc's directory of a container that runs must not go; a restore that died leaves CRIU's
 //! root mounted below that directory, and removing through a mount would remove the image.
 
+use std::fs;
+use std::io;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -59,6 +61,16 @@ impl Podman {
         });
         self.unmark(id)?;
         ended.and(cleared)
+    }
+}
+
+/// Removes a file; absent is success.
+pub(super) fn remove_file(file: &Path) -> Result<(), EngineError> {
+    match fs::remove_file(file) {
+        Err(source) if source.kind() != io::ErrorKind::NotFound => {
+            Err(EngineError::Io { what: format!("removing {}", file.display()), source })
+        }
+        _ => Ok(()),
     }
 }
 

@@ -5,7 +5,6 @@
 //! dump: if it were thawed then, the container would have run on and the image be stale.
 
 use std::fs;
-use std::io;
 use std::path::Path;
 use std::time::Duration;
 
@@ -15,7 +14,7 @@ use godwit_proto::container::{ContainerSpec, Execution, Mode};
 
 use super::containers::Stored;
 use super::podman::Podman;
-use super::{EngineError, cold, mounts};
+use super::{EngineError, cold, mounts, removal};
 
 /// How long the kernel may take to freeze or thaw every task.
 const SETTLE: Duration = Duration::from_secs(10);
@@ -104,14 +103,7 @@ impl Podman {
         mounts::detach(&userdata, mounts::is_crius)?;
         mounts::remove_dir(&userdata.join("checkpoint"))?;
         for name in ["dump.log", "stats-dump"] {
-            let path = userdata.join(name);
-            match fs::remove_file(&path) {
-                Err(source) if source.kind() != io::ErrorKind::NotFound => {
-                    let what = format!("removing {}", path.display());
-                    return Err(EngineError::Io { what, source });
-                }
-                _ => {}
-            }
+            removal::remove_file(&userdata.join(name))?;
         }
         Ok(())
     }
