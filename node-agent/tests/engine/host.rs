@@ -81,6 +81,18 @@ impl Host {
         self.engine.prepare(&self.spec, Mode::Live, &self.netns).await.expect("prepare");
     }
 
+    /// Restores the image up to the gate.
+    pub(crate) async fn stage(&self) {
+        self.engine.stage(&self.spec, Mode::Live, &self.image()).await.expect("stage");
+    }
+
+    /// Opens the gate, and sees that it goes on where it was frozen.
+    pub(crate) async fn open(&self) {
+        self.engine.open(&self.spec, Mode::Live).await.expect("open");
+        self.until_ticks_pass(20).await;
+        self.assert_unbroken();
+    }
+
     /// Removes everything, and checks that nothing is left.
     pub(crate) async fn down(self) {
         let podman_id = self.podman_id();

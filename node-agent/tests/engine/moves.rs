@@ -27,7 +27,7 @@ async fn a_staged_copy_runs_only_once_it_is_opened() {
     host.dump().await;
     let at_freeze = host.ticks().len();
     host.become_target().await;
-    host.engine.stage(&host.spec, Mode::Live, &host.image()).await.expect("stage");
+    host.stage().await;
     host.engine.stage(&host.spec, Mode::Live, &host.image()).await.expect("stage again");
     assert_eq!(host.execution().await, Some(Execution::Gated));
     assert_eq!(host.ticks().len(), at_freeze);
@@ -39,10 +39,8 @@ async fn a_staged_copy_runs_only_once_it_is_opened() {
     // And it can move on.
     host.dump().await;
     host.become_target().await;
-    host.engine.stage(&host.spec, Mode::Live, &host.image()).await.expect("stage");
-    host.engine.open(&host.spec, Mode::Live).await.expect("open");
-    host.until_ticks_pass(20).await;
-    host.assert_unbroken();
+    host.stage().await;
+    host.open().await;
     host.down().await;
 }
 
@@ -53,18 +51,16 @@ async fn a_refused_copy_is_gone_and_the_same_image_stages_again() {
     let at_freeze = host.ticks().len();
     for _ in 0..2 {
         host.become_target().await;
-        host.engine.stage(&host.spec, Mode::Live, &host.image()).await.expect("stage");
+        host.stage().await;
         let id = host.podman_id().expect("id");
         host.engine.destroy(&host.spec).await.expect("destroy");
         assert_eq!(host.execution().await, None);
         crate::host::nothing_is_left(&id).await;
     }
     host.become_target().await;
-    host.engine.stage(&host.spec, Mode::Live, &host.image()).await.expect("stage");
+    host.stage().await;
     assert_eq!(host.ticks().len(), at_freeze);
-    host.engine.open(&host.spec, Mode::Live).await.expect("open");
-    host.until_ticks_pass(20).await;
-    host.assert_unbroken();
+    host.open().await;
     host.down().await;
 }
 
@@ -74,16 +70,14 @@ async fn a_copy_at_the_gate_dies_with_the_agent() {
     host.dump().await;
     let at_freeze = host.ticks().len();
     host.become_target().await;
-    host.engine.stage(&host.spec, Mode::Live, &host.image()).await.expect("stage");
+    host.stage().await;
     drop(host.engine);
     host.engine = Podman::start(config()).await.expect("start again");
     assert_eq!(host.execution().await, Some(Execution::Absent));
     assert_eq!(host.ticks().len(), at_freeze);
     host.become_target().await;
-    host.engine.stage(&host.spec, Mode::Live, &host.image()).await.expect("stage");
-    host.engine.open(&host.spec, Mode::Live).await.expect("open");
-    host.until_ticks_pass(20).await;
-    host.assert_unbroken();
+    host.stage().await;
+    host.open().await;
     host.down().await;
 }
 
