@@ -40,9 +40,14 @@ pub(super) fn raise() -> Vec<u8> {
     ])
 }
 
-/// The batch that drops the guard; refused with ENOENT where there is none.
+/// The batch that drops the guard; without one it changes nothing.
+///
+/// Made before it is removed: a removal that fails costs a grace period, 10 ms.
 pub(super) fn lower() -> Vec<u8> {
-    batch([(NfTablesMessage::DeleteTable(table()), 0)])
+    batch([
+        (NfTablesMessage::NewTable(table()), NLM_F_CREATE),
+        (NfTablesMessage::DeleteTable(table()), 0),
+    ])
 }
 
 fn table() -> TableMessage {

@@ -124,10 +124,7 @@ pub(super) fn raise(filters: &Exchange) -> io::Result<()> {
 
 /// Drops the guard of the socket's namespace; without one is success.
 pub(super) fn lower(filters: &Exchange) -> io::Result<()> {
-    match filters.carry_out(&guard::lower()) {
-        Err(error) if exchange::is(&error, libc::ENOENT) => Ok(()),
-        other => other,
-    }
+    filters.carry_out(&guard::lower())
 }
 
 fn change(link: LinkMessageBuilder<LinkUnspec>) -> Vec<u8> {
