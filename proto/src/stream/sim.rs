@@ -2,13 +2,14 @@
 //!
 //! A run moves one stream; it may grow while it is sent, and be written in order or as it
 //! comes. On the way either end may restart, the link may go dark, and the stream may be
-//! replaced by another. What must hold is checked at every event.
+//! replaced by another: [`weather`]. What must hold is checked at every event.
+
+mod cases;
+mod weather;
 
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, BinaryHeap};
 use std::time::Duration;
-
-use proptest::prelude::*;
 
 use crate::id::{Digest, ImageId};
 use crate::stream::extent::Extent;
@@ -17,76 +18,7 @@ use crate::stream::pace::MAX_WINDOW_BYTES;
 use crate::stream::range::{RangeSet, Span};
 use crate::stream::receive::{Arrival, OfferNews, Receiver};
 use crate::stream::send::Sender;
-
-#[derive(Debug, Clone)]
-struct Weather {
-    seed: u64,
-    size_bytes: u64,
-    chunk_bytes: u32,
-    bytes_per_second: u64,
-    latency_ms: u64,
-    lost_percent: u64,
-    doubled_percent: u64,
-    jitter_ms: u64,
-    receiver_restarts: Vec<u64>,
-    sender_restarts: Vec<u64>,
-    /// The link is dark from the first to the second, in ms.
-    dark_ms: (u64, u64),
-    replaced_at_ms: Option<u64>,
-    /// When the stream grows, in ms: each time by the same; empty: it is whole at once.
-    growths_ms: Vec<u64>,
-    /// The receiver writes in order, and holds what comes too early.
-    is_in_order: bool,
-}
-
-impl Weather {
-    fn fair(size_bytes: u64) -> Self {
-        Self {
-            seed: 1,
-            size_bytes,
-            chunk_bytes: 64 << 10,
-            bytes_per_second: 100_000_000,
-            latency_ms: 1,
-            lost_percent: 0,
-            doubled_percent: 0,
-            jitter_ms: 0,
-            receiver_restarts: vec![],
-            sender_restarts: vec![],
-            dark_ms: (0, 0),
-            replaced_at_ms: None,
-            growths_ms: vec![],
-            is_in_order: false,
-        }
-    }
-}
-
-fn any_weather() -> impl Strategy<Value = Weather> {
-    let moments = || proptest::collection::vec(0u64..400, 0..3);
-    (
-        (any::<u64>(), 0u64..3_000_000, 3000u32..100_000, 1_000_000u64..200_000_000),
-        (0u64..30, 0u64..40, 0u64..20, 0u64..20),
-        (moments(), moments(), (0u64..300, 0u64..300), proptest::option::of(0u64..300)),
-        (proptest::collection::vec(0u64..400, 0..20), any::<bool>()),
-    )
-        .prop_map(|((seed, size_bytes, chunk_bytes, bytes_per_second), link, ends, kind)| {
-            Weather {
-                seed,
-                size_bytes,
-                chunk_bytes,
-                bytes_per_second,
-                latency_ms: link.0,
-                lost_percent: link.1,
-                doubled_percent: link.2,
-                jitter_ms: link.3,
-                receiver_restarts: ends.0,
-                sender_restarts: ends.1,
-                dark_ms: ends.2,
-                replaced_at_ms: ends.3,
-                growths_ms: kind.0,
-                is_in_order: kind.1,
-            }
-        })
-}
+use weather::Weather;
 
 #[derive(Debug, Clone)]
 enum Event {
@@ -404,91 +336,4 @@ impl World {
         assert!(self.disk == whole, "the bytes are not those of version {}", self.version);
         self
     }
-}
-
-proptest! {
-    #![proptest_config(ProptestConfig::with_cases(256))]
-    #[test]
-    fn every_byte_arrives_in_any_weather(weather in any_weather()) {
-        World::new(weather).run();
-    }
-}
-
-#[test]
-fn in_fair_weather_nothing_is_sent_twice() {
-    let world = World::new(Weather::fair(50 << 20)).run();
-    assert_eq!(world.sent_bytes, 50 << 20);
-}
-
-#[test]
-fn a_fair_link_is_kept_busy() {
-    let world = World::new(Weather::fair(50 << 20)).run();
-    let ideal = Duration::from_secs_f64((50 << 20) as f64 / 1e8);
-    assert!(world.now < ideal.mul_f64(1.1), "{:?} instead of {ideal:?}", world.now);
-}
-
-#[test]
-fn a_lost_chunk_costs_no_timeout() {
-    // Eight of eight hundred are lost. Patience is a tenth of a second at the least, so
-    // less than that over all shows that it never ran out.
-    let weather = Weather { lost_percent: 1, ..Weather::fair(50 << 20) };
-    let fair = World::new(Weather::fair(50 << 20)).run();
-    let world = World::new(weather).run();
-    let late = world.now - fair.now;
-    assert!(late < Duration::from_millis(50), "{late:?} late");
-    assert!(world.sent_bytes < (50 << 20) * 103 / 100, "{}", world.sent_bytes);
-}
-
-#[test]
-fn a_restarted_receiver_is_sent_again_at_most_a_window() {
-    let weather = Weather { receiver_restarts: vec![250], ..Weather::fair(50 << 20) };
-    let world = World::new(weather).run();
-    assert!(world.sent_bytes > 50 << 20, "nothing was in flight: the test shows nothing");
-    assert!(world.sent_bytes <= (50 << 20) + MAX_WINDOW_BYTES);
-}
-
-#[test]
-fn a_dark_link_costs_at_most_a_window_and_its_own_time() {
-    let weather = Weather { dark_ms: (200, 900), ..Weather::fair(50 << 20) };
-    let world = World::new(weather).run();
-    // Wants that go into the dark ask anew; they are lost together with the chunks.
-    assert!(world.sent_bytes <= (50 << 20) + 2 * MAX_WINDOW_BYTES);
-    assert!(world.now < Duration::from_millis(2500), "{:?}", world.now);
-}
-
-#[test]
-fn a_slow_link_is_not_flooded() {
-    let weather = Weather { bytes_per_second: 1_000_000, ..Weather::fair(5 << 20) };
-    let world = World::new(weather).run();
-    assert_eq!(world.sent_bytes, 5 << 20, "patience ran out although chunks kept coming");
-}
-
-/// A stream that grows by 16 KiB every 5 ms, 100 times, over a link of 20 ms.
-fn growing(is_in_order: bool) -> Weather {
-    let growths_ms = (1..=100).map(|step| step * 5).collect();
-    Weather { latency_ms: 20, growths_ms, is_in_order, ..Weather::fair(1600 << 10) }
-}
-
-#[test]
-fn what_appears_is_sent_without_being_asked_for_again() {
-    let world = World::new(growing(false)).run();
-    assert_eq!(world.sent_bytes, 1600 << 10, "something was sent twice");
-    assert!(world.now < Duration::from_millis(500 + 20 + 2), "{:?}", world.now);
-    assert!(world.wants < 50, "{} wants for 100 growths", world.wants);
-}
-
-#[test]
-fn a_stream_that_rests_is_not_asked_for_all_the_time() {
-    let weather = Weather { growths_ms: vec![100, 10_000], ..Weather::fair(1 << 20) };
-    let world = World::new(weather).run();
-    assert_eq!(world.sent_bytes, 1 << 20);
-    assert!(world.wants < 20, "{} wants", world.wants);
-}
-
-#[test]
-fn a_loss_costs_what_waits_in_memory_no_second_journey() {
-    let weather = Weather { lost_percent: 5, is_in_order: true, ..Weather::fair(20 << 20) };
-    let world = World::new(weather).run();
-    assert!(world.sent_bytes > 20 << 20, "nothing was lost: the test shows nothing");
-    assert!(world.sent_bytes < (20 << 20) * 115 / 100, "{}", world.sent_bytes);
 }

@@ -1,7 +1,9 @@
-//! Both ends of streams in one process: [`air`] is the link between them, [`failures`]
+//! Both ends of streams in one process: [`air`] is the link between them, [`archives`] what
+//! is sent while it is made, [`failures`]
 //! what goes wrong, here is what goes well.
 
 mod air;
+mod archives;
 mod failures;
 
 use std::fs;
