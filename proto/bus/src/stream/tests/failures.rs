@@ -109,10 +109,11 @@ async fn a_file_that_was_replaced_is_received_anew() {
     scene.source.offer(image('a'), path, Audience::Anyone).await.unwrap();
     let receiving = scene.receive(image('a'));
     receiving.progress().wait_for(|progress| progress.bytes > 0).await.unwrap();
-    scene.source.set_node_limit(None);
     let bytes = contents(1 << 20);
     let path = scene.file("new", &bytes);
     scene.source.offer(image('a'), path, Audience::Anyone).await.unwrap();
+    // Not before: the old one would be through before the new one is there.
+    scene.source.set_node_limit(None);
     let received = receiving.await.unwrap();
     assert_eq!(fs::read(received.path).unwrap(), bytes);
 }
