@@ -3,6 +3,7 @@
 use godwit_tests::{Fabric, Said};
 use serde_json::Value;
 
+use crate::criu::Criu;
 use crate::scene::{EDGES, Scene};
 
 /// A refusal: its exit code, and words that name cause and remedy.
@@ -10,6 +11,13 @@ use crate::scene::{EDGES, Scene};
 fn refused(said: &Said, code: i32, cause: &str) {
     assert_eq!(said.code, code, "{said:?}");
     assert!(said.err.contains(cause), "`{cause}` is not in: {}", said.err);
+}
+
+/// The last move was called off before the target could begin: nothing was lost with it.
+#[track_caller]
+fn aborted(fabric: &Fabric) {
+    let last = &fabric.json(&["migration", "ls"])[0];
+    assert_eq!(last["outcome"], "aborted", "{last}");
 }
 
 #[test]
@@ -48,7 +56,8 @@ fn a_full_disk_at_the_target_ends_the_move_before_the_freeze() {
     fabric.lab().run("edge-b", &["sh", "-c", fill]).ok();
     let said = fabric.godwit(&["migrate", "counter", "--to", "edge-b"]);
     refused(&said, 1, "edge-b");
-    assert!(said.err.contains("/var/lib/godwit/spool"), "where it is full: {}", said.err);
+    refused(&said, 1, "/var/lib/godwit/spool");
+    aborted(&fabric);
     scene.was_not_frozen();
     scene.runs_once_on("edge-a");
     fabric.lab().run("edge-b", &["umount", "/var/lib/godwit/spool"]).ok();
@@ -59,21 +68,15 @@ fn a_full_disk_at_the_target_ends_the_move_before_the_freeze() {
 #[test]
 fn a_restore_that_fails_leaves_the_source_running() {
     let fabric = Fabric::start(EDGES);
-    // A criu that can be broken at will, in the place of edge-b's.
-    let broken = "#!/bin/sh\n[ -e /lab/break ] && exit 1\nexec /usr/sbin/criu.real \"$@\"\n";
-    let share = fabric.lab().share();
-    std::fs::write(share.join("criu"), broken).expect("the shared directory");
-    let install = "mv /usr/sbin/criu /usr/sbin/criu.real && install -m755 /lab/criu /usr/sbin/criu";
-    fabric.lab().run("edge-b", &["sh", "-c", install]).ok();
-    fabric.terminate("edge-b");
-    fabric.start_agent("edge-b");
-    fabric.await_fit("edge-b");
+    let criu = Criu::install(&fabric);
     let scene = Scene::open(&fabric);
-    std::fs::write(share.join("break"), "").expect("the shared directory");
+    criu.fail();
     let said = fabric.godwit(&["migrate", "counter", "--to", "edge-b"]);
     refused(&said, 1, "edge-b");
+    refused(&said, 1, "restoring");
+    aborted(&fabric);
     scene.runs_once_on("edge-a");
-    std::fs::remove_file(share.join("break")).expect("the shared directory");
+    criu.work();
     fabric.godwit(&["migrate", "counter", "--to", "edge-b"]).ok();
     scene.runs_once_on("edge-b");
 }

@@ -3,7 +3,10 @@
 //! exactly once.
 
 mod commands;
+mod criu;
 mod deaths;
+mod engine;
 mod failures;
+mod leftovers;
 mod moves;
 mod scene;

@@ -3,8 +3,10 @@
 use godwit_tests::{Fabric, Observer, Ticks, eventually};
 use serde_json::Value;
 
-/// How slow a transfer is made that a test wants to interfere with: 64 MB take four seconds.
-pub(crate) const SLOW: &str = "16MB";
+use crate::leftovers::{holds_nothing, holds_one};
+
+/// How slow a transfer is made that a test wants to interfere with: 64 MB take eight seconds.
+const SLOW: &str = "8MB";
 
 /// The hosts of every scene: edge-a and edge-b.
 pub(crate) const EDGES: u8 = 2;
@@ -35,8 +37,8 @@ impl<'a> Scene<'a> {
         })
     }
 
-    /// The one assertion that every test ends with: it runs on `node` and nowhere else, and
-    /// no tick was ever lost or doubled.
+    /// The one assertion that every test ends with: it runs on `node` and nowhere else, no tick
+    /// was ever lost or doubled, and no move left anything behind.
     #[track_caller]
     pub(crate) fn runs_once_on(&self, node: &str) -> Ticks {
         eventually("the controller has the container running there, at rest", || {
@@ -47,21 +49,24 @@ impl<'a> Scene<'a> {
             if is_there { Ok(()) } else { Err(container) }
         });
         let ticks = self.ticks_on();
-        assert_eq!(self.fabric.runs_on(EDGES), [node], "by the kernel's word");
+        assert_eq!(self.fabric.runs_on(), [node], "by the kernel's word");
         assert_eq!((ticks.missing, ticks.doubled), (0, 0), "{ticks:?}");
         assert_eq!((ticks.corrupt_pages, ticks.monotonic_jumps_back), (0, 0), "{ticks:?}");
+        for host in ["edge-a", "edge-b"] {
+            if host == node {
+                holds_one(self.fabric, host);
+            } else {
+                holds_nothing(self.fabric, host);
+            }
+        }
         ticks
     }
 
     /// The source's agent never began to freeze it.
     #[track_caller]
     pub(crate) fn was_not_frozen(&self) {
-        let container = self.fabric.container("counter");
-        assert_eq!(container["state"], "running");
-        let epoch = container["epoch"].as_str().expect("an epoch").to_owned();
-        let frozen = std::fs::read_to_string(self.fabric.log("edge-a")).expect("the agent's log");
-        let frozen = frozen.lines().filter(|line| line.contains("phase=Arming")).count();
-        assert_eq!(frozen, 0, "it was frozen although it was refused; epoch {epoch}");
+        let log = std::fs::read_to_string(self.fabric.log("edge-a")).expect("the agent's log");
+        assert!(!log.contains("phase=Arming"), "it was frozen: {log}");
     }
 
     /// Starts a slow move to edge-b in the background and answers its id.
@@ -92,6 +97,18 @@ impl<'a> Scene<'a> {
             assert_eq!(migration["settled"], false, "over before it was {phase}: {migration}");
             if migration["phase"] == phase { Ok(()) } else { Err(migration) }
         });
+    }
+
+    /// Waits until the present stream of the move has so many bytes at the target, and answers
+    /// how many it has.
+    #[track_caller]
+    pub(crate) fn await_bytes(&self, id: &str, wanted: u64) -> u64 {
+        eventually(&format!("{wanted} bytes have arrived"), || {
+            let migration = self.migration(id);
+            assert_eq!(migration["settled"], false, "over before: {migration}");
+            let arrived = migration["bytes"].as_u64().unwrap_or(0);
+            if arrived >= wanted { Ok(arrived) } else { Err(migration) }
+        })
     }
 
     /// Waits until an agent has logged so much.

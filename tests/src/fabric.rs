@@ -15,7 +15,7 @@ use crate::{Lab, Observer, Said};
 pub struct Fabric {
     programs: RefCell<BTreeMap<String, Program>>,
     has_broker_apart: bool,
-    bin: PathBuf,
+    edges: Vec<String>,
     logs: tempfile::TempDir,
     // Last: the programs end before their hosts.
     lab: Lab,
@@ -36,15 +36,7 @@ impl Fabric {
     /// # Panics
     /// When anything of it does not come up.
     pub fn start(edges: u8) -> Self {
-        let fabric = Self::bare(edges);
-        fabric.start_controller();
-        for host in fabric.edges(edges) {
-            fabric.start_agent(&host);
-        }
-        for host in fabric.edges(edges) {
-            fabric.await_fit(&host);
-        }
-        fabric
+        Self::bare(edges).complete()
     }
 
     /// As [`Self::start`], with the broker as a program of its own.
@@ -55,35 +47,23 @@ impl Fabric {
         let mut fabric = Self::bare(edges);
         fabric.has_broker_apart = true;
         fabric.start_broker();
-        fabric.start_controller();
-        for host in fabric.edges(edges) {
-            fabric.start_agent(&host);
-        }
-        for host in fabric.edges(edges) {
-            fabric.await_fit(&host);
-        }
-        fabric
+        fabric.complete()
     }
 
     /// A lab in which nothing runs yet.
-    ///
-    /// # Panics
-    /// When the lab does not come up, or the programs are not built.
-    pub fn bare(edges: u8) -> Self {
-        let test = std::env::current_exe().expect("a test has a path");
-        let bin = test.ancestors().nth(2).expect("target/PROFILE/deps/test").to_owned();
-        for program in ["godwit", "godwit-agent", "godwit-controller"] {
-            let path = bin.join(program);
-            assert!(path.exists(), "{} is missing: run scripts/test", path.display());
-        }
-        let name = std::env::var("GODWIT_TEST_LAB").unwrap_or_else(|_| "godwit-test".into());
-        let lab = Lab::up(&name, u32::from(edges));
+    fn bare(edges: u8) -> Self {
         let logs = tempfile::tempdir().expect("a directory for logs");
-        Self { programs: RefCell::default(), has_broker_apart: false, bin, logs, lab }
+        let edges =
+            (0..edges).map(|n| format!("edge-{}", char::from(b'a' + n))).collect::<Vec<_>>();
+        let lab = Lab::up(edges.len() as u8);
+        Self { programs: RefCell::default(), has_broker_apart: false, edges, logs, lab }
     }
 
-    fn edges(&self, edges: u8) -> Vec<String> {
-        (0..edges).map(|n| format!("edge-{}", char::from(b'a' + n))).collect()
+    fn complete(self) -> Self {
+        self.start_controller();
+        self.edges.iter().for_each(|host| self.start_agent(host));
+        self.edges.iter().for_each(|host| self.await_fit(host));
+        self
     }
 
     /// The lab beneath.
@@ -115,7 +95,7 @@ impl Fabric {
     }
 
     fn start_program(&self, name: &str, host: &str, program: &'static str, args: &[&str]) {
-        let path = self.bin.join(program);
+        let path = crate::program(program);
         let path = path.to_string_lossy();
         let command = [&[&*path], args].concat();
         let child = self.lab.spawn(host, &command, &self.log(name));
@@ -173,7 +153,7 @@ impl Fabric {
 
     /// Runs the command line on the hub.
     pub fn godwit(&self, args: &[&str]) -> Said {
-        let path = self.bin.join("godwit");
+        let path = crate::program("godwit");
         let path = path.to_string_lossy();
         self.lab.run("hub", &[&[&*path], args].concat())
     }
@@ -231,16 +211,15 @@ impl Fabric {
     }
 
     /// The edge hosts on which processes of a container run, by the kernel's word.
-    pub fn runs_on(&self, edges: u8) -> Vec<String> {
+    pub fn runs_on(&self) -> Vec<String> {
         let script = "for g in /sys/fs/cgroup/libpod_parent/libpod-*/; do \
              grep -q 'populated 1' $g/cgroup.events && grep -q 'frozen 0' $g/cgroup.events \
              && echo $g; done; true";
-        let hosts = self.edges(edges).into_iter();
-        let runs = |host: &String| {
+        let runs = |host: &&String| {
             let said = self.lab.run(host, &["sh", "-c", script]);
             said.out.lines().any(|line| !line.contains("conmon"))
         };
-        hosts.filter(runs).collect()
+        self.edges.iter().filter(runs).cloned().collect()
     }
 
     /// Every program's log, for the message of a failed test.

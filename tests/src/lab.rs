@@ -45,13 +45,15 @@ impl From<Output> for Said {
 }
 
 impl Lab {
-    /// A new lab of that name with so many edge hosts; an old one of the name is removed.
+    /// A new lab with so many edge hosts, named by the environment's `GODWIT_TEST_LAB`; an old
+    /// one of the name is removed.
     ///
     /// # Panics
     /// When it does not come up: the message says what is missing.
-    pub fn up(name: &str, edges: u32) -> Self {
+    pub fn up(edges: u8) -> Self {
         let root = Path::new(env!("CARGO_MANIFEST_DIR")).parent().expect("the checkout").to_owned();
-        let lab = Self { name: name.to_owned(), root };
+        let name = std::env::var("GODWIT_TEST_LAB").unwrap_or_else(|_| "godwit-test".into());
+        let lab = Self { name, root };
         lab.script(&["down"]);
         lab.script(&["up", &edges.to_string()]);
         lab
@@ -112,4 +114,15 @@ impl Drop for Lab {
             let _ = Command::new(script).args(["--lab", &self.name, "down"]).output();
         }
     }
+}
+
+/// Where a program of this workspace was built, next to the test that asks.
+///
+/// # Panics
+/// When it is not built.
+pub fn program(name: &str) -> PathBuf {
+    let test = std::env::current_exe().expect("a test has a path");
+    let path = test.ancestors().nth(2).expect("target/PROFILE/deps/test").join(name);
+    assert!(path.exists(), "{} is missing: run scripts/test", path.display());
+    path
 }

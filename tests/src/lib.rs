@@ -10,6 +10,6 @@ mod observer;
 mod wait;
 
 pub use fabric::{Fabric, Program};
-pub use lab::{Lab, Said};
+pub use lab::{Lab, Said, program};
 pub use observer::{Observer, Ticks};
 pub use wait::{eventually, eventually_within};

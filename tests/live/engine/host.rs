@@ -8,6 +8,7 @@ use godwit_agent::engine::{Engine, EngineConfig, Podman};
 use godwit_agent::network::{Network, NetworkConfig};
 use godwit_proto::container::{Address, ContainerSpec, Execution, Limits, Mode};
 use godwit_proto::id::{ContainerId, ImageId};
+use godwit_tests::program;
 
 /// How long anything that is awaited may take.
 const PATIENCE: Duration = Duration::from_secs(30);
@@ -24,11 +25,16 @@ pub(crate) struct Host {
 }
 
 pub(crate) fn config() -> EngineConfig {
-    let mut config = EngineConfig::standard(env!("CARGO_BIN_EXE_godwit-agent").into());
+    let mut config = EngineConfig::standard(program("godwit-agent"));
     config.rundir = "/run/godwit-test".into();
     config.workdir = "/var/lib/godwit/test".into();
     config.cgroup = "godwit-test".into();
     config
+}
+
+/// A container's file on the way from one end to the other.
+pub(crate) fn image(spec: &ContainerSpec) -> PathBuf {
+    config().workdir.join(format!("{}.tar", spec.id))
 }
 
 /// Shows the engine's log as RUST_LOG asks.
@@ -60,9 +66,24 @@ impl Host {
         host
     }
 
-    /// The workload's file on the way from one end to the other.
+    /// Where its image lies.
     pub(crate) fn image(&self) -> PathBuf {
-        config().workdir.join(format!("{}.tar", self.spec.id))
+        image(&self.spec)
+    }
+
+    /// [`Host::running`], then frozen and dumped; and how far it had ticked by then.
+    pub(crate) async fn dumped() -> (Self, usize) {
+        let host = Self::running().await;
+        host.dump().await;
+        let at_freeze = host.ticks().len();
+        (host, at_freeze)
+    }
+
+    /// [`Host::dumped`], then rebuilt at the gate.
+    pub(crate) async fn staged() -> (Self, usize) {
+        let (mut host, at_freeze) = Self::dumped().await;
+        host.stage().await;
+        (host, at_freeze)
     }
 
     /// Freezes, cuts and dumps.
@@ -72,6 +93,24 @@ impl Host {
         self.engine.dump(&self.spec, Mode::Live, &self.image()).await.expect("dump");
     }
 
+    /// Becomes the target and rebuilds what was dumped at the gate.
+    pub(crate) async fn stage(&mut self) {
+        self.become_target().await;
+        self.engine.stage(&self.spec, Mode::Live, &self.image()).await.expect("stage");
+    }
+
+    /// Opens the gate: what was dumped goes on where it was.
+    pub(crate) async fn open(&self) {
+        self.engine.open(&self.spec, Mode::Live).await.expect("open");
+        self.goes_on().await;
+    }
+
+    /// It ticks, and each number came once.
+    pub(crate) async fn goes_on(&self) {
+        self.until_ticks_pass(20).await;
+        self.assert_unbroken();
+    }
+
     /// Removes the container's processes and network and makes the network anew, as a target would.
     pub(crate) async fn become_target(&mut self) {
         self.engine.destroy(&self.spec).await.expect("destroy");
@@ -79,18 +118,6 @@ impl Host {
         self.netns =
             self.network.ensure(self.spec.id, &self.spec.address).await.expect("namespace");
         self.engine.prepare(&self.spec, Mode::Live, &self.netns).await.expect("prepare");
-    }
-
-    /// Restores the image up to the gate.
-    pub(crate) async fn stage(&self) {
-        self.engine.stage(&self.spec, Mode::Live, &self.image()).await.expect("stage");
-    }
-
-    /// Opens the gate, and sees that it goes on where it was frozen.
-    pub(crate) async fn open(&self) {
-        self.engine.open(&self.spec, Mode::Live).await.expect("open");
-        self.until_ticks_pass(20).await;
-        self.assert_unbroken();
     }
 
     /// Removes everything, and checks that nothing is left.
@@ -131,7 +158,7 @@ impl Host {
     }
 
     /// Each number came once and none is missing.
-    pub(crate) fn assert_unbroken(&self) {
+    fn assert_unbroken(&self) {
         let ticks = self.ticks();
         let expected: Vec<u64> = (1..=ticks.len() as u64).collect();
         let broken = ticks.iter().zip(&expected).position(|(a, b)| a != b);

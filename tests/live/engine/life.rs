@@ -1,0 +1,135 @@
+//! An ordinary life: created, started, stopped, destroyed, seen all along by the kernel's word.
+
+use godwit_agent::engine::{Engine, EngineError, Podman};
+use godwit_proto::container::Execution;
+
+use super::host::{Host, config, processes, until};
+use super::in_a_host;
+
+#[test]
+fn a_container_is_created_started_stopped_and_destroyed() {
+    in_a_host(async {
+        let host = Host::up().await;
+        assert_eq!(host.execution().await, None);
+        host.engine.create(&host.spec, &host.netns).await.expect("create");
+        host.engine.create(&host.spec, &host.netns).await.expect("create again");
+        assert_eq!(host.execution().await, Some(Execution::Absent));
+        host.engine.start(&host.spec).await.expect("start");
+        host.engine.start(&host.spec).await.expect("start again");
+        host.until_ticks_pass(5).await;
+        assert_eq!(host.execution().await, Some(Execution::Running));
+        let log = host.engine.logs(&host.spec, Some(3)).await.expect("logs");
+        let log = String::from_utf8(log).expect("utf-8");
+        assert!(
+            log.lines().count() == 3 && log.starts_with("tick ") && log.ends_with('\n'),
+            "{log:?}"
+        );
+        host.engine.stop(&host.spec, 1).await.expect("stop");
+        host.engine.stop(&host.spec, 1).await.expect("stop again");
+        let seen = host.engine.observe().await.expect("observe");
+        let seen = seen.iter().find(|seen| seen.id == host.spec.id).expect("still known");
+        assert_eq!((seen.execution, seen.exit_code), (Execution::Absent, Some(137)));
+        host.down().await;
+    });
+}
+
+#[test]
+fn its_address_answers_only_while_it_is_attached() {
+    in_a_host(async {
+        let host = Host::running().await;
+        let address = (host.spec.address.ip, 7000);
+        let dial = || async {
+            let dial = tokio::net::TcpStream::connect(address);
+            matches!(
+                tokio::time::timeout(std::time::Duration::from_millis(300), dial).await,
+                Ok(Ok(_))
+            )
+        };
+        assert!(dial().await, "attached");
+        host.network.cut(host.spec.id).await.expect("cut");
+        host.network.cut(host.spec.id).await.expect("cut again");
+        assert!(!dial().await, "cut");
+        host.network.attach(host.spec.id, &host.spec.address).await.expect("attach");
+        host.network.attach(host.spec.id, &host.spec.address).await.expect("attach again");
+        assert!(dial().await, "attached again");
+        host.down().await;
+    });
+}
+
+#[test]
+fn containers_outlive_the_agent_and_its_service() {
+    in_a_host(async {
+        let mut host = Host::running().await;
+        let first = host.engine.service_pid().expect("pid");
+        drop(host.engine);
+        until("end of the service", || processes().iter().all(|p| p.pid.cast_unsigned() != first))
+            .await;
+        host.engine = Podman::start(config()).await.expect("start again");
+        assert_eq!(host.execution().await, Some(Execution::Running));
+        host.until_ticks_pass(5).await;
+        host.engine.stop(&host.spec, 0).await.expect("stop, through the new service");
+        assert_eq!(host.execution().await, Some(Execution::Absent));
+        host.down().await;
+    });
+}
+
+#[test]
+fn a_service_that_is_killed_comes_back() {
+    in_a_host(async {
+        let host = Host::running().await;
+        let first = host.engine.service_pid().expect("pid");
+        nix::sys::signal::kill(
+            nix::unistd::Pid::from_raw(first.cast_signed()),
+            nix::sys::signal::Signal::SIGKILL,
+        )
+        .expect("kill");
+        until("new service", || host.engine.service_pid().is_some_and(|pid| pid != first)).await;
+        host.engine.ready().await.expect("ready");
+        assert_eq!(host.execution().await, Some(Execution::Running));
+        host.until_ticks_pass(5).await;
+        host.down().await;
+    });
+}
+
+#[test]
+fn an_image_keeps_its_id_and_names_through_save_and_load() {
+    in_a_host(async {
+        let host = Host::up().await;
+        let held = |images: Vec<godwit_agent::engine::HeldImage>| {
+            images.into_iter().find(|image| image.id == host.spec.image)
+        };
+        let before = held(host.engine.images().await.expect("images")).expect("held");
+        let file = host.image();
+        host.engine.save_image(&host.spec.image, &file).await.expect("save");
+        host.engine.remove_image(&host.spec.image).await.expect("remove");
+        host.engine.remove_image(&host.spec.image).await.expect("remove again");
+        assert_eq!(held(host.engine.images().await.expect("images")), None);
+        assert_eq!(host.engine.load_image(&file).await.expect("load"), host.spec.image);
+        let after = held(host.engine.images().await.expect("images")).expect("held again");
+        assert_eq!(after.names, before.names);
+        host.down().await;
+    });
+}
+
+#[test]
+fn a_limit_that_the_node_cannot_keep_is_said() {
+    in_a_host(async {
+        let mut host = Host::up().await;
+        host.spec.limits.memory_bytes = Some(64 << 20);
+        let has_memory = std::fs::read_to_string("/sys/fs/cgroup/cgroup.controllers")
+            .is_ok_and(|list| list.contains("memory"));
+        // podman 5.4 takes the limit, and runc fails on it.
+        let made = match host.engine.create(&host.spec, &host.netns).await {
+            Ok(()) => host.engine.start(&host.spec).await,
+            refused => refused,
+        };
+        match made {
+            Ok(()) => assert!(has_memory),
+            Err(EngineError::Refused { message, .. }) => {
+                assert!(!has_memory && message.contains("memory"), "{message}");
+            }
+            Err(other) => panic!("{other}"),
+        }
+        host.down().await;
+    });
+}
