@@ -25,7 +25,7 @@ use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
 use crate::api::{self, Api};
-use crate::commands::Commands;
+use crate::commands::{Commands, Intake};
 use crate::config::{BrokerChoice, Config};
 use crate::decisions::Decisions;
 use crate::discovery::{BrokerPlace, Discovery, DiscoveryError};
@@ -38,8 +38,6 @@ use crate::service::{Parts, Service};
 use crate::store::{Store, StoreError, StoreHandle};
 use crate::supply::Supply;
 
-/// How many commands wait while one is taken up.
-const COMMANDS: usize = 256;
 /// How many frames wait on their way to nodes.
 const FRAMES: usize = 1024;
 /// How long requests under way may take to end once the controller is to stop.
@@ -185,7 +183,7 @@ impl Controller {
         let publisher =
             Publisher::new(session.clone(), self.store.clone(), registry.clone(), latest);
         parts.spawn(publisher.run(watching, over()));
-        let (commands, waiting) = mpsc::channel(COMMANDS);
+        let (commands, waiting) = Intake::new(session.clone());
         parts.spawn(
             Commands::new(service.clone(), self.store, session.clone()).run(waiting, over()),
         );
@@ -285,7 +283,7 @@ struct Routes {
     registry: Registry,
     decisions: Decisions,
     streams: Streams,
-    commands: mpsc::Sender<Delivery>,
+    commands: Intake,
 }
 
 impl Routes {
@@ -313,13 +311,7 @@ impl Routes {
             Some(Topic::PeerBulk { to: Peer::Controller, from }) => {
                 self.streams.on_bulk(from, delivery.payload);
             }
-            Some(Topic::Command { .. }) => {
-                // Commands wait rather than hold up nodes; beyond that they are dropped and
-                // their sender, unanswered, asks again under the same id.
-                if self.commands.try_send(delivery).is_err() {
-                    tracing::warn!(limit = COMMANDS, "a command is dropped: too many wait");
-                }
-            }
+            Some(Topic::Command { .. }) => self.commands.take(delivery),
             Some(topic) => self.registry.hear(topic, &delivery.payload),
             None => tracing::debug!(topic = delivery.raw_topic, "not a topic of ours"),
         }

@@ -17,7 +17,7 @@ use crate::refusal::Refusal;
 use crate::registry::Registry;
 use crate::service::{Parts, Pool, Service};
 use crate::store::{AttemptRow, ContainerRow, ContainerState, Intent, Prediction, StoreHandle};
-use crate::view::{ContainerView, MigrationView, Progress};
+use crate::view::{ContainerView, Fenced, MigrationView, Progress};
 
 /// Does what the core would record and tell, and nothing by itself.
 pub(crate) struct StubCore {
@@ -169,6 +169,15 @@ impl Core for StubCore {
     }
     fn cancel(&self, _: &MigrationId) -> Answer<'_, ()> {
         Box::pin(std::future::ready(Ok(())))
+    }
+    fn fence(&self, _: &NodeId) -> Answer<'_, Fenced> {
+        Box::pin(async move {
+            let held = self.store.call(|store| store.containers()).await.unwrap();
+            Ok(Fenced {
+                migrations: Vec::new(),
+                containers: held.into_iter().map(|row| row.spec.name).collect(),
+            })
+        })
     }
     fn ask_node(&self, node: &NodeId, request: NodeRequest) -> Answer<'_, NodeAnswer> {
         let answer = match request {

@@ -12,6 +12,7 @@ use crate::decisions::Decisions;
 use crate::event::Event;
 use crate::refusal::Refusal;
 use crate::store::Prediction;
+use crate::view::Fenced;
 
 /// An answer to come.
 pub type Answer<'a, T> = BoxFuture<'a, Result<T, Refusal>>;
@@ -38,6 +39,8 @@ pub trait Core: Send + Sync + 'static {
     ) -> Answer<'_, MigrationId>;
     /// Calls a move off, in vain once it is decided.
     fn cancel(&self, id: &MigrationId) -> Answer<'_, ()>;
+    /// Takes an operator's word that nothing runs on a node.
+    fn fence(&self, node: &NodeId) -> Answer<'_, Fenced>;
     /// Asks a node something that changes no container.
     fn ask_node(&self, node: &NodeId, request: NodeRequest) -> Answer<'_, NodeAnswer>;
     /// Every change from now on.
@@ -69,6 +72,10 @@ impl Core for Decisions {
     fn cancel(&self, id: &MigrationId) -> Answer<'_, ()> {
         let id = id.clone();
         Box::pin(async move { self.cancel(&id).await })
+    }
+    fn fence(&self, node: &NodeId) -> Answer<'_, Fenced> {
+        let node = node.clone();
+        Box::pin(async move { self.fence(&node).await })
     }
     fn ask_node(&self, node: &NodeId, request: NodeRequest) -> Answer<'_, NodeAnswer> {
         let node = node.clone();

@@ -50,6 +50,8 @@ struct Node {
     state: NodeState,
     since: Timestamp,
     heard: Timestamp,
+    /// When an operator said that it is off, unless it was heard since.
+    fenced: Option<Timestamp>,
     /// As it came and as it was understood.
     info: Option<(Arc<Value>, NodeInfo)>,
     metrics: Option<(Arc<Value>, NodeMetrics)>,
@@ -57,7 +59,12 @@ struct Node {
 
 impl Node {
     fn new(state: NodeState, now: Timestamp) -> Self {
-        Self { state, since: now, heard: now, info: None, metrics: None }
+        Self { state, since: now, heard: now, fenced: None, info: None, metrics: None }
+    }
+
+    /// The state to be shown, and since when.
+    fn standing(&self) -> (NodeState, Timestamp) {
+        self.fenced.map_or((self.state, self.since), |since| (NodeState::Fenced, since))
     }
 }
 
@@ -83,7 +90,8 @@ impl Registry {
             // Lost only now: its last word is the best that is known of when.
             let was = row.state == state.to_string();
             let since = if was { row.since } else { row.heard };
-            let node = Node { state, since, heard: row.heard, info, metrics: None };
+            let fenced = (row.state == NodeState::Fenced.to_string()).then_some(row.since);
+            let node = Node { state, since, heard: row.heard, fenced, info, metrics: None };
             known.nodes.insert(row.node, node);
         }
         known.owners = containers.into_iter().map(|row| (row.spec.id, row.node)).collect();
@@ -140,12 +148,28 @@ impl Registry {
                 let metrics = understand(id, payload);
                 let Some(node) = known.nodes.get_mut(id) else { return false };
                 node.metrics = metrics;
-                return true;
+                // Unlike state and announcement these are never retained: it is alive.
+                if node.fenced.take().is_none() {
+                    return true;
+                }
+                tracing::warn!(node = %id, "a fenced node is heard: it is back, or was never off");
             }
         }
         known.unsaved.insert(id.clone());
         self.inner.unsaved.notify_one();
         true
+    }
+
+    /// An operator says that a node is off: until it is heard again it counts as fenced.
+    pub fn fence(&self, node: &NodeId) {
+        let mut known = self.known();
+        let Some(fenced) = known.nodes.get_mut(node) else { return };
+        fenced.fenced = Some(Timestamp::now());
+        fenced.metrics = None;
+        known.unsaved.insert(node.clone());
+        drop(known);
+        self.inner.unsaved.notify_one();
+        self.tell(node);
     }
 
     /// mDNS shows a node.
@@ -252,14 +276,17 @@ impl Known {
         let containers = self.owners.values().filter(|owner| *owner == id).count();
         let name = id.clone();
         match self.nodes.get(id) {
-            Some(node) => Some(NodeView {
-                name,
-                state: node.state,
-                since: node.since,
-                containers,
-                info: node.info.as_ref().map(|(raw, _)| Arc::clone(raw)),
-                metrics: node.metrics.as_ref().map(|(raw, _)| Arc::clone(raw)),
-            }),
+            Some(node) => {
+                let (state, since) = node.standing();
+                Some(NodeView {
+                    name,
+                    state,
+                    since,
+                    containers,
+                    info: node.info.as_ref().map(|(raw, _)| Arc::clone(raw)),
+                    metrics: node.metrics.as_ref().map(|(raw, _)| Arc::clone(raw)),
+                })
+            }
             None => self.seen.get(id).map(|since| NodeView {
                 name,
                 state: NodeState::Unjoined,
@@ -298,11 +325,12 @@ impl Known {
 
     fn row(&self, id: &NodeId) -> Option<DeviceRow> {
         let node = self.nodes.get(id)?;
+        let (state, since) = node.standing();
         Some(DeviceRow {
             node: id.clone(),
             tenant: Tenant::default_tenant(),
-            state: node.state.to_string(),
-            since: node.since,
+            state: state.to_string(),
+            since,
             info: node.info.as_ref().map(|(raw, _)| raw.to_string()),
             heard: node.heard,
         })

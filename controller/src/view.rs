@@ -186,6 +186,15 @@ pub struct NodeView {
     pub metrics: Option<Arc<Value>>,
 }
 
+/// What a fence concerned.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Fenced {
+    /// The moves that it may end.
+    pub migrations: Vec<MigrationId>,
+    /// The containers at rest that are lost until the node is back.
+    pub containers: Vec<ContainerName>,
+}
+
 /// An image: in the controller's own store, or (with less known) in a node's engine.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 #[expect(missing_docs, reason = "the fields are those of ImageRow")]

@@ -21,6 +21,15 @@ pub(crate) struct Node {
     pub(crate) metrics: Option<NodeMetrics>,
 }
 
+/// What became of a fence.
+#[derive(Debug, Deserialize)]
+pub(crate) struct Fenced {
+    /// The moves that it may end.
+    pub(crate) migrations: Vec<String>,
+    /// The containers that are lost until the node is back.
+    pub(crate) containers: Vec<String>,
+}
+
 /// What a node is and has.
 #[derive(Debug, Default, Deserialize)]
 pub(crate) struct NodeInfo {

@@ -62,7 +62,7 @@ pub(crate) struct Args {
 
 #[derive(Debug, Subcommand)]
 pub(crate) enum Command {
-    /// Look at nodes
+    /// Look at nodes, and say that one is off
     #[command(subcommand)]
     Node(NodeCommand),
     /// Make a container and start it
@@ -90,7 +90,7 @@ pub(crate) enum Command {
     /// Print what happens, as it happens
     Events(Events),
     /// Show the versions of this program and of the controller
-    Version(Version),
+    Version(List),
     /// Print the completion script of a shell
     Completion { shell: Shell },
 }
@@ -101,6 +101,30 @@ pub(crate) enum NodeCommand {
     Ls(List),
     /// Show all there is to know of nodes
     Inspect(Inspect),
+    /// Say that a node lost its power, or that all its containers were killed
+    Fence(Fence),
+}
+
+/// Says that a node lost its power, or that all its containers were killed.
+///
+/// Moves that wait for its word end without it: a container goes on where its other copy is, and
+/// what it did since it was frozen may be lost. Containers that were on the node are shown as lost;
+/// they are as the node says as soon as it is heard again, and can be removed until then.
+///
+/// A node that is merely out of reach runs its containers on. Fencing such a one can make a
+/// container run twice, with the same address and its work torn in two: nothing undoes that.
+#[derive(Debug, clap::Args)]
+pub(crate) struct Fence {
+    #[arg(value_name = "NODE")]
+    pub(crate) name: String,
+    /// Do not ask
+    #[arg(short, long)]
+    pub(crate) yes: bool,
+    /// Also one that the controller still has online, because you know better
+    #[arg(short, long)]
+    pub(crate) force: bool,
+    #[command(flatten)]
+    pub(crate) output: Output,
 }
 
 /// A listing without choices of its own.
@@ -322,12 +346,6 @@ pub(crate) struct Events {
     /// `table`, `json` (one object a line), or a template on `event` and `data`
     #[arg(long, default_value = "table", value_name = "FORMAT")]
     pub(crate) format: Format,
-}
-
-#[derive(Debug, clap::Args)]
-pub(crate) struct Version {
-    #[command(flatten)]
-    pub(crate) output: Output,
 }
 
 fn parse_seconds(text: &str) -> Result<Duration, String> {

@@ -89,7 +89,17 @@ impl Client {
 
     /// Orders something at `path`, with a body where the order has details.
     pub(crate) async fn post(&self, path: &[&str], body: Option<&Value>) -> Result<Value, Failure> {
-        let request = self.http.request(Method::POST, self.api(path, &[])).timeout(ANSWER);
+        self.post_with(path, &[], body).await
+    }
+
+    /// The same with a query.
+    pub(crate) async fn post_with(
+        &self,
+        path: &[&str],
+        query: Query<'_>,
+        body: Option<&Value>,
+    ) -> Result<Value, Failure> {
+        let request = self.http.request(Method::POST, self.api(path, query)).timeout(ANSWER);
         let request = match body {
             Some(body) => request.json(body),
             None => request,

@@ -234,7 +234,7 @@ pub(crate) fn maybe<T>(value: Option<T>, words: impl FnOnce(T) -> String) -> Cel
 pub(crate) fn state(state: &str, text: &str) -> Cell {
     let colour = match state {
         "running" | "online" | "moved" => Color::Green,
-        "failed" | "lost" | "in-doubt" | "rolled-back" => Color::Red,
+        "failed" | "lost" | "fenced" | "in-doubt" | "rolled-back" => Color::Red,
         "stopped" | "exited" | "offline" | "unjoined" => Color::Reset,
         _ => Color::Yellow,
     };

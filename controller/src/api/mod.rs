@@ -61,6 +61,7 @@ pub fn router(api: Api) -> Router {
     let v1 = Router::new()
         .route("/nodes", get(nodes::list))
         .route("/nodes/{node}", get(nodes::inspect))
+        .route("/nodes/{node}/fence", post(nodes::fence))
         .route("/containers", get(containers::list).post(containers::create))
         .route("/containers/{container}", get(containers::inspect).delete(containers::remove))
         .route("/containers/{container}/start", post(containers::start))

@@ -186,6 +186,8 @@ async fn a_move_is_followed_to_its_end() {
     let id: godwit_proto::id::MigrationId = begun["id"].as_str().unwrap().parse().unwrap();
     let (status, refused) = rest.post("/api/v1/containers/web/migrate", json!({})).await;
     assert_eq!((status, &refused["reasons"][0]["code"]), (409, &json!("busy")));
+    let remedy = refused["reasons"][0]["remedy"].as_str().unwrap();
+    assert!(remedy.contains(&format!("godwit migration cancel {id}")), "{remedy}");
     let (_, web) = rest.get("/api/v1/containers/web").await;
     assert_eq!(web["migration"], begun["id"]);
 
@@ -289,4 +291,28 @@ async fn health_follows_the_broker() {
     let (status, health) = rest.get("/healthz").await;
     assert_eq!((status, &health["broker"]), (503, &json!("down: gone")));
     assert_eq!(rest.get("/version").await.1["api"], "v1");
+}
+
+#[tokio::test]
+async fn a_node_is_fenced_once_it_is_lost_or_by_force() {
+    let rest = rest().await;
+    let web = rest.stand.running("web").await;
+    rest.stand.node("edge-b", "lost");
+    let path = |node: &str| format!("/api/v1/nodes/{node}/fence");
+    let (status, refused) = rest.post(&path("edge-a"), Value::Null).await;
+    assert_eq!((status, &refused["code"]), (409, &json!("node-online")));
+    assert!(refused["remedy"].as_str().unwrap().contains("--force edge-a"), "{refused}");
+    let (status, fenced) = rest.post(&path("edge-b"), Value::Null).await;
+    assert_eq!((status, &fenced["node"]["state"]), (200, &json!("fenced")), "{fenced}");
+    let (status, forced) = rest.post(&(path("edge-a") + "?force=true"), Value::Null).await;
+    assert_eq!((status, &forced["containers"]), (200, &json!(["web"])), "{forced}");
+    assert_eq!(rest.post(&path("nowhere"), Value::Null).await.0, 404);
+    rest.stand.registry.seen("edge-z".parse().unwrap());
+    assert_eq!(rest.post(&path("edge-z"), Value::Null).await.1["code"], "node-unjoined");
+
+    rest.stand.core.reach(web.id, ContainerState::Lost).await;
+    let (_, start) = rest.post("/api/v1/containers/web/start", Value::Null).await;
+    assert!(start["remedy"].as_str().unwrap().contains("godwit rm web"), "{start}");
+    let (_, moved) = rest.post("/api/v1/containers/web/migrate", json!({"to": "edge-b"})).await;
+    assert_eq!(moved["reasons"][0]["code"], "lost", "{moved}");
 }

@@ -104,7 +104,7 @@ impl Goal {
     }
 
     fn end_of_container(&self, id: &RequestId, view: &ContainerView) -> Option<Reply> {
-        use ContainerState::{Exited, Failed, Removed, Removing, Running, Stopped, Stopping};
+        use ContainerState::{Exited, Failed, Lost, Removed, Removing, Running, Stopped, Stopping};
         let name = &view.name;
         let done = |message: String| Reply::ok(id.clone(), Status::Done, message);
         let overtaken = || {
@@ -119,7 +119,11 @@ impl Goal {
                 done(format!("{name} ran and ended with exit code {code}"))
                     .with("exit_code", view.exit_code)
             }
-            (Self::Rests(_), Stopped | Exited) => done(format!("{name} does not run")),
+            (Self::Rests(_), Stopped | Exited | Lost) => done(format!("{name} does not run")),
+            (Self::Runs(_), Lost) => {
+                let message = format!("{name} is lost: {} was fenced", view.node);
+                Reply::failed(id.clone(), "lost", message).with("remedy", view.error.clone())
+            }
             (Self::Gone(_), Removed) => done(format!("{name} is gone")),
             (_, Failed) => {
                 let why = view.error.clone().unwrap_or_else(|| "no reason was given".into());

@@ -11,6 +11,7 @@
 //! what it waits for (its `Goal`) is recorded with it.
 
 mod goal;
+mod intake;
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -29,6 +30,7 @@ use crate::refusal::{Chain, Refusal};
 use crate::service::{CreateRequest, MigrateAnswer, MigrateRequest, Service};
 use crate::store::{Claim, RequestRow, StoreError, StoreHandle};
 use goal::Goal;
+pub use intake::Intake;
 
 /// How long an ended request is remembered.
 const REMEMBERED: SignedDuration = SignedDuration::from_hours(30 * 24);
@@ -72,7 +74,7 @@ impl Commands {
         Self { service, store, session, open: BTreeMap::new() }
     }
 
-    /// Answers what `inbox` brings until `shutdown`.
+    /// Answers what `inbox` (the line of an [`Intake`]) brings until `shutdown`.
     pub async fn run(mut self, inbox: mpsc::Receiver<Delivery>, shutdown: CancellationToken) {
         // What is cut off here, the next start takes up, as after a crash.
         tokio::select! {

@@ -216,3 +216,35 @@ async fn a_request_is_followed_up_after_a_restart() {
     assert_eq!(codes["1"], (json!("done"), json!("ok")));
     assert_eq!(codes["2"], (json!("failed"), json!("interrupted")));
 }
+
+#[tokio::test]
+async fn who_finds_the_line_full_is_told_so_at_once() {
+    let mut fixture = fixture().await;
+    let (session, _) = session(&fixture.broker, "intake", Filter::Commands);
+    session.up().await.unwrap();
+    let (intake, mut line) = Intake::new(session);
+    let arrive = |id: usize, payload: &str| {
+        let topic: Topic = "godwit/v1/tenant/default/command/start".parse().unwrap();
+        intake.take(Delivery {
+            raw_topic: topic.to_string(),
+            topic: Some(topic),
+            payload: payload.replace("ID", &id.to_string()).into(),
+            retained: false,
+            redelivered: false,
+        });
+    };
+    const GOOD: &str = r#"{"id":"ID","container":"web"}"#;
+    let mut waiting = 0;
+    while line.len() == waiting {
+        arrive(waiting, GOOD);
+        waiting += 1;
+    }
+    let refused = fixture.expect(&(waiting - 1).to_string(), "failed", "busy").await;
+    assert!(refused["remedy"].as_str().unwrap().contains("under the same id"), "{refused}");
+    arrive(0, "no json");
+    fixture.expect("unparsed", "failed", "not-json").await;
+    // There is room again.
+    line.recv().await.unwrap();
+    arrive(7, GOOD);
+    assert_eq!(line.len(), waiting - 1);
+}

@@ -70,7 +70,10 @@ impl Core {
 
     pub(super) fn stop(&mut self, id: ContainerId) -> Result<(), Refusal> {
         match self.idle(id)?.state {
-            ContainerState::Stopped | ContainerState::Exited | ContainerState::Failed => Ok(()),
+            ContainerState::Stopped
+            | ContainerState::Exited
+            | ContainerState::Failed
+            | ContainerState::Lost => Ok(()),
             _ => self.intend(id, Intent::Stop, ContainerState::Stopping, None),
         }
     }
@@ -84,6 +87,11 @@ impl Core {
                 format!("`{}` is running on `{}`", row.spec.name, row.node),
                 format!("stop it first, or `godwit rm --force {}`", row.spec.name),
             ));
+        }
+        if row.state == ContainerState::Lost {
+            return self
+                .removed(id)
+                .map_err(|error| Refusal::internal("removing a container", &error));
         }
         self.intend(id, Intent::Remove, ContainerState::Removing, None)
     }

@@ -79,6 +79,7 @@ impl Core {
                 answer(reply, self.migrate(id, to, plan, predicted))
             }
             Ask::Cancel { id, reply } => answer(reply, self.cancel(&id)),
+            Ask::Fence { node, reply } => answer(reply, self.fence(&node)),
             Ask::Node { node, request, reply } => self.question(&node, request, reply),
             Ask::Run(reply) => {
                 let _ = reply.send(self.desk.claims().run());

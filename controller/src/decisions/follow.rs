@@ -36,6 +36,11 @@ impl Core {
             container.node = holder;
             container.epoch = row.epoch;
         })?;
+        let is_fenced = row.end(row.holder()).is_some_and(|end| row.fenced.contains(&end));
+        if row.is_settled && is_fenced {
+            self.world.attempts.remove(&(id, row.epoch));
+            return self.lose(id, row.holder());
+        }
         if row.is_settled {
             let lost = is_lost.then(|| "its memory was lost in a migration".to_owned());
             let state = if is_lost { ContainerState::Exited } else { ContainerState::Running };

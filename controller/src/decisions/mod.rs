@@ -9,13 +9,16 @@
 //!
 //! The choreography itself is [`godwit_proto::migration::drive::Desk`]; here is what
 //! surrounds it: who holds which container (`core`), how rows reach the disk
-//! (`world`), and how a move looks to people (`moves`).
+//! (`world`), how a move looks to people (`moves`), and what a node's end means (`fence`).
 
 mod asked;
 mod core;
+mod fence;
 mod follow;
 mod moves;
 mod rest;
+#[cfg(test)]
+mod tests;
 mod world;
 
 use std::time::Duration;
@@ -29,6 +32,7 @@ use tokio::sync::{broadcast, mpsc, oneshot};
 use crate::event::Event;
 use crate::refusal::Refusal;
 use crate::store::{Prediction, Store, StoreError};
+use crate::view::Fenced;
 
 /// How long a node may take to answer a request.
 const ANSWER_WITHIN: Duration = Duration::from_secs(15);
@@ -68,6 +72,10 @@ enum Ask {
     Cancel {
         id: MigrationId,
         reply: Reply<()>,
+    },
+    Fence {
+        node: NodeId,
+        reply: Reply<Fenced>,
     },
     Node {
         node: NodeId,
@@ -187,6 +195,15 @@ impl Decisions {
     /// `unknown-migration`, `already-settled`, `decided`, `internal`, `shutting-down`.
     pub async fn cancel(&self, id: &MigrationId) -> Result<(), Refusal> {
         self.ask(|reply| Ask::Cancel { id: id.clone(), reply }).await
+    }
+
+    /// Takes an operator's word that a node lost its power or that its copies were killed.
+    /// Persisted when this returns; the ends of its moves are [`Event`]s.
+    ///
+    /// # Errors
+    /// `internal` (say it again: what was done of it stays done), `shutting-down`.
+    pub async fn fence(&self, node: &NodeId) -> Result<Fenced, Refusal> {
+        self.ask(|reply| Ask::Fence { node: node.clone(), reply }).await
     }
 
     /// Asks a node something that changes nothing of the choreography.

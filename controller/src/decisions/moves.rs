@@ -12,7 +12,7 @@ use crate::view;
 
 /// Why a move is called off that an operator called off.
 pub(super) const CANCELLED: &str = "cancelled by an operator";
-/// How long a decided move may be silent before it is shown as in doubt.
+/// How long a move that is decided or called off may be silent before it is shown as in doubt.
 const DOUBT_SECONDS: u64 = 5;
 
 /// What is known of a live move beyond its rows.
@@ -90,11 +90,14 @@ impl Clock {
         {
             stored.gap_ms = u64::try_from(frozen_at.elapsed().as_millis()).ok();
         }
-        if row.ruling.is_some() {
+        if row.ruling.is_some() || row.cancelled.is_some() {
             self.decided_at.get_or_insert_with(Instant::now);
         }
         let phase = self.phase(row, phase_of(End::Target));
         self.enter(stored, phase);
+        if phase != "done" {
+            (stored.reason, stored.remedy) = (phase == "in-doubt").then(|| doubt(row)).unzip();
+        }
         if row.is_settled && stored.ended.is_none() {
             self.conclude(stored, row);
         }
@@ -105,7 +108,7 @@ impl Clock {
         match row.side() {
             _ if row.is_settled => "done",
             Some(End::Target) if row.has_arrived => "closing",
-            Some(_) if is_silent => "in-doubt",
+            _ if is_silent => "in-doubt",
             Some(End::Target) => "opening",
             Some(End::Source) => "aborting",
             None if target == Some(Phase::Staged) => "deciding",
@@ -147,6 +150,7 @@ impl Clock {
             _ => "aborted",
         };
         stored.outcome = Some(outcome.into());
+        (stored.reason, stored.remedy) = (None, None);
         if outcome == "moved" {
             return;
         }
@@ -156,20 +160,47 @@ impl Clock {
         };
         stored.reason =
             Some(said.unwrap_or_else(|| "the controller restarted in the middle".into()));
-        let holder = row.holder();
+        let (holder, name) = (row.holder(), &row.spec.name);
         stored.remedy = Some(match outcome {
-            "lost" => format!(
-                "both copies are gone; its files are on `{holder}`: `godwit start {}`",
-                row.spec.name
+            "lost" if row.end(holder).is_some_and(|end| row.fenced.contains(&end)) => format!(
+                "its files are on `{holder}`, which was fenced: power it on and `godwit start \
+                 {name}`, or `godwit rm {name}` and run it anew elsewhere"
             ),
+            "lost" => {
+                format!("both copies are gone; its files are on `{holder}`: `godwit start {name}`")
+            }
             "rolled-back" => format!(
                 "it goes on on `{holder}` from where it was frozen: what it did since is lost"
             ),
             "cancelled" => format!("it runs on `{holder}` as before"),
-            _ => format!(
-                "it runs on `{holder}`; mend the cause, then `godwit migrate {}` again",
-                row.spec.name
-            ),
+            _ => {
+                format!("it runs on `{holder}`; mend the cause, then `godwit migrate {name}` again")
+            }
         });
     }
+}
+
+/// Why a move is in doubt, and what to do about it.
+fn doubt(row: &Row) -> (String, String) {
+    let is_fenced = |end: &End| row.fenced.contains(end);
+    let (source, target) = (&row.source, &row.target);
+    // Whoever may run has to say so; if it is fenced, the other has to say what it has.
+    let missing = match row.side() {
+        Some(End::Source) if !is_fenced(&End::Source) => Some(source),
+        Some(End::Target) if !is_fenced(&End::Target) => Some(target),
+        Some(End::Source) => Some(target),
+        Some(End::Target) => Some(source),
+        None => None,
+    };
+    let (nodes, which) = match missing {
+        Some(node) => (format!("`{node}`"), node.as_str()),
+        None => (format!("`{source}` or `{target}`"), "NODE"),
+    };
+    (
+        format!("the word of {nodes} is missing"),
+        format!(
+            "bring its agent back (`godwit node ls` shows who is lost); only if its power is gone \
+             or its copies were killed: `godwit node fence {which}`"
+        ),
+    )
 }

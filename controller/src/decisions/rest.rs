@@ -110,13 +110,7 @@ impl Core {
                 })?;
                 self.advance(id, Heard::Now)
             }
-            Intent::Remove => {
-                self.world.store.delete_container(id)?;
-                self.containers.remove(&id);
-                self.reports.retain(|(of, _), _| *of != id);
-                let _ = self.events.send(Event::Container(ContainerView::removed(&row)));
-                Ok(())
-            }
+            Intent::Remove => self.removed(id),
             intent => {
                 let state = match intent {
                     Intent::Start => ContainerState::Running,
@@ -131,6 +125,16 @@ impl Core {
         }
     }
 
+    /// Forgets a container that is gone, and tells so.
+    pub(super) fn removed(&mut self, id: ContainerId) -> Result<(), StoreError> {
+        self.world.store.delete_container(id)?;
+        self.reports.retain(|(of, _), _| *of != id);
+        if let Some(row) = self.containers.remove(&id) {
+            let _ = self.events.send(Event::Container(ContainerView::removed(&row)));
+        }
+        Ok(())
+    }
+
     /// A container at rest is as its holder says.
     pub(super) fn observe(&mut self, id: ContainerId) -> Result<(), StoreError> {
         let Some(report) = self.said(id).cloned() else { return Ok(()) };
@@ -139,6 +143,10 @@ impl Core {
             Phase::Active | Phase::Kept => (ContainerState::Running, None),
             Phase::Stopped => (ContainerState::Stopped, None),
             Phase::Ran => (ContainerState::Exited, report.reason.clone()),
+            // Back from a fence, with its files and without its processes.
+            Phase::Dead if was == Some(ContainerState::Lost) => {
+                (ContainerState::Exited, report.reason.clone())
+            }
             Phase::Gone | Phase::Absent | Phase::UnknownAbsent => {
                 (ContainerState::Failed, Some("its node holds it no more".to_owned()))
             }

@@ -63,7 +63,7 @@ fn target_takes_containers(_: &Wish<'_>, target: &NodeFacts) -> Option<Reason> {
             format_args!("{node} was seen on the network but has not joined this fabric"),
             format_args!("point its agent at this broker (`godwit-agent --broker …` on {node})"),
         ),
-        NodeState::Offline | NodeState::Lost => reason(
+        NodeState::Offline | NodeState::Lost | NodeState::Fenced => reason(
             "node-offline",
             format_args!("{node} is {}", target.state),
             format_args!("start godwit-agent on {node}, or choose another node"),

@@ -18,6 +18,8 @@ pub enum NodeState {
     Offline,
     /// It went without a goodbye.
     Lost,
+    /// An operator said that it is off; it was not heard since.
+    Fenced,
     /// It was seen by mDNS only: it is there, but does not belong to this fabric yet.
     Unjoined,
 }
@@ -29,6 +31,7 @@ impl fmt::Display for NodeState {
             Self::Draining => "draining",
             Self::Offline => "offline",
             Self::Lost => "lost",
+            Self::Fenced => "fenced",
             Self::Unjoined => "unjoined",
         })
     }

@@ -104,3 +104,25 @@ async fn a_node_that_is_only_seen_has_not_joined() {
     fixture.registry.unseen(&edge_a());
     assert_eq!(fixture.state(), Some(NodeState::Online));
 }
+
+#[tokio::test]
+async fn a_fenced_node_stays_so_until_it_is_alive_again() {
+    let fixture = fresh().await;
+    fixture.hear("state", r#"{"state":"lost","since":"2026-11-22T18:00:00Z"}"#);
+    fixture.hear("info", INFO);
+    fixture.registry.fence(&edge_a());
+    assert_eq!(fixture.state(), Some(NodeState::Fenced));
+    // A broker says again what it kept from before.
+    fixture.hear("state", r#"{"state":"online","since":"2026-11-22T18:00:00Z"}"#);
+    fixture.hear("info", INFO);
+    assert_eq!(fixture.state(), Some(NodeState::Fenced));
+    let over = CancellationToken::new();
+    over.cancel();
+    fixture.registry.run(over).await;
+
+    let again = open(fixture.directory).await;
+    assert_eq!(again.state(), Some(NodeState::Fenced), "a restart forgets no fence");
+    again.hear("state", r#"{"state":"online","since":"2026-11-22T18:00:00Z"}"#);
+    again.hear("metrics", METRICS);
+    assert_eq!(again.state(), Some(NodeState::Online));
+}

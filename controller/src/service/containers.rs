@@ -188,12 +188,17 @@ impl Service {
         if matches!(state, Some(NodeState::Online | NodeState::Draining)) {
             return Ok(());
         }
+        let (node, name) = (&row.node, &row.spec.name);
+        let remedy = match state {
+            Some(NodeState::Fenced) => format!(
+                "power {node} on and start its agent; or give {name} up with `godwit rm {name}` \
+                 and run it anew elsewhere"
+            ),
+            _ => format!("start godwit-agent on {node}"),
+        };
         let state = state.map_or("not known".to_owned(), |state| state.to_string());
-        Err(Refusal::new(
-            "node-offline",
-            format!("{}, where {} is, is {state}", row.node, row.spec.name),
-            format!("start godwit-agent on {}", row.node),
-        ))
+        let message = format!("{node}, where {name} is, is {state}");
+        Err(Refusal::new("node-offline", message, remedy))
     }
 
     pub(super) async fn find_image(

@@ -180,7 +180,8 @@ impl Service {
                 Err(reasons) => (None, reasons),
             },
         };
-        reasons.splice(0..0, state_fits(row, mode));
+        let live = self.live_migration(row.spec.id).await?;
+        reasons.splice(0..0, state_fits(row, mode, live));
         Ok(Admission {
             ok: reasons.is_empty(),
             // Without a word on its memory there is nothing to go by.
@@ -224,10 +225,27 @@ fn past_of(row: &AttemptRow) -> Option<Past> {
 }
 
 /// What of the container itself stands in the way.
-fn state_fits(row: &ContainerRow, mode: Mode) -> Option<Reason> {
-    use ContainerState::{Exited, Migrating, Running, Stopped};
+fn state_fits(row: &ContainerRow, mode: Mode, live: Option<MigrationId>) -> Option<Reason> {
+    use ContainerState::{Exited, InDoubt, Lost, Running, Stopped};
     let name = &row.spec.name;
     let reason = |code, message, remedy: String| Some(Reason { code, message, remedy });
+    if let Some(id) = live {
+        return if row.state == InDoubt {
+            reason(
+                "busy",
+                format!("{name} is on its way by {id}, which is in doubt: a node is silent"),
+                format!("`godwit migration inspect {id}` says which one, and what to do"),
+            )
+        } else {
+            reason(
+                "busy",
+                format!("{name} is on its way already, by {id}"),
+                format!(
+                    "wait for it (`godwit migration watch {id}`), or `godwit migration cancel {id}`"
+                ),
+            )
+        };
+    }
     match (row.state, mode) {
         (Running, _) | (Stopped | Exited, Mode::Cold) => None,
         (Stopped | Exited, Mode::Live) => reason(
@@ -235,12 +253,10 @@ fn state_fits(row: &ContainerRow, mode: Mode) -> Option<Reason> {
             format!("{name} does not run, so there is no memory to take along"),
             format!("move it with --cold, or start it first (`godwit start {name}`)"),
         ),
-        (Migrating, _) => reason(
-            "busy",
-            format!("{name} is on its way already"),
-            "wait for that move, or call it off with `godwit migration cancel` (`godwit migration ls` \
-             names it)"
-                .into(),
+        (Lost, _) => reason(
+            "lost",
+            format!("{name} is lost: {} was fenced", row.node),
+            row.error.clone().unwrap_or_else(|| format!("see `godwit inspect {name}`")),
         ),
         (state, _) => reason(
             "busy",

@@ -8,16 +8,18 @@ mod addresses;
 mod containers;
 mod images;
 mod migrations;
+mod nodes;
 
 use std::sync::Arc;
 
-use godwit_proto::id::{ContainerId, ContainerName, MigrationId, NodeId, Tenant};
+use godwit_proto::id::{ContainerId, ContainerName, MigrationId, Tenant};
 use tokio::sync::{Mutex, broadcast};
 
 pub use addresses::{Pool, PoolError};
 pub use containers::CreateRequest;
 pub use images::RemovedImage;
 pub use migrations::{MigrateAnswer, MigrateRequest};
+pub use nodes::FenceAnswer;
 
 use crate::core::Core;
 use crate::event::Event;
@@ -26,7 +28,7 @@ use crate::latest::Latest;
 use crate::refusal::Refusal;
 use crate::registry::Registry;
 use crate::store::{ContainerRow, MigrationFilter, Store, StoreError, StoreHandle};
-use crate::view::{ContainerView, NodeView};
+use crate::view::ContainerView;
 
 /// Everything that a client can ask for; cheap to clone.
 #[derive(Clone)]
@@ -61,22 +63,6 @@ impl Service {
     /// Every change from now on, of every tenant.
     pub fn events(&self) -> broadcast::Receiver<Event> {
         self.parts.core.events()
-    }
-
-    /// Every node, by name.
-    pub fn nodes(&self) -> Vec<NodeView> {
-        self.parts.registry.nodes()
-    }
-
-    /// One node.
-    ///
-    /// # Errors
-    /// `unknown-node`.
-    pub fn node(&self, name: &str) -> Result<NodeView, Refusal> {
-        name.parse()
-            .ok()
-            .and_then(|id: NodeId| self.parts.registry.node(&id))
-            .ok_or_else(|| unknown_node(name))
     }
 
     /// Every container of a tenant, by name.

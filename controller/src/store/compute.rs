@@ -69,6 +69,8 @@ words! {
         Removing = "removing",
         /// Decided, but its node is silent: whether it runs is not known.
         InDoubt = "in-doubt",
+        /// Its node was fenced: nothing of it runs, its files are there.
+        Lost = "lost",
         /// It was removed. Only ever told, never stored.
         Removed = "removed",
     }

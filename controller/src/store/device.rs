@@ -13,7 +13,7 @@ pub struct DeviceRow {
     pub node: NodeId,
     /// Whose it is.
     pub tenant: Tenant,
-    /// The last state that was heard: `online`, `draining`, `offline` or `lost`.
+    /// The last state that was heard: `online`, `draining`, `offline`, `lost` or `fenced`.
     pub state: String,
     /// When that state began.
     pub since: Timestamp,

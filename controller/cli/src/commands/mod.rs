@@ -47,6 +47,7 @@ pub(crate) async fn run(args: Args) -> Result<(), Failure> {
         Command::Node(NodeCommand::Inspect(inspect)) => {
             context.inspect("nodes", &inspect.names, &inspect.format).await
         }
+        Command::Node(NodeCommand::Fence(fence)) => node::fence(&context, &fence).await,
         Command::Run(run) => container::run(&context, run).await,
         Command::Ps(ps) => ps::ps(&context, ps).await,
         Command::Start(names) => container::start(&context, &names.names).await,

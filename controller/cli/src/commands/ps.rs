@@ -5,7 +5,7 @@ use serde_json::Value;
 use super::{Context, items};
 use crate::api::Container;
 use crate::args::{FilterKey, Ps};
-use crate::error::Failure;
+use crate::error::{Failure, say};
 use crate::human;
 use crate::render::{Format, cell, maybe, read, state};
 
@@ -30,7 +30,20 @@ pub(super) async fn ps(context: &Context, ps: Ps) -> Result<(), Failure> {
             .iter()
             .try_for_each(|object| context.screen.line(object["id"].as_str().unwrap_or_default()));
     }
-    print(context, &ps.output.format, &shown)
+    print(context, &ps.output.format, &shown)?;
+    if matches!(ps.output.format, Format::Table) {
+        shown
+            .iter()
+            .try_for_each(|object| read(object).map(|container| say_if_lost(&container)))?;
+    }
+    Ok(())
+}
+
+/// A lost container is the operator's to decide about: what can be done stands in its error.
+fn say_if_lost(container: &Container) {
+    if let ("lost", Some(what_now)) = (container.state.as_str(), &container.error) {
+        say(&format!("{}: {what_now}", container.name));
+    }
 }
 
 fn print(context: &Context, format: &Format, containers: &[Value]) -> Result<(), Failure> {

@@ -68,9 +68,12 @@ impl Order {
         let name = &container.name;
         match (self, container.state.as_str()) {
             (Self::Start, "running" | "exited") => Standing::Done,
-            (Self::Stop, "stopped" | "exited") => Standing::Done,
+            (Self::Stop, "stopped" | "exited" | "lost") => Standing::Done,
             (Self::Create, "stopped") => Standing::Done,
             (Self::Remove, "removed") => Standing::Done,
+            (Self::Create | Self::Start, "lost") => {
+                Standing::Failed { message: format!("{name} is lost") }
+            }
             (_, "failed") => Standing::Failed { message: format!("{name} failed") },
             (_, "removed") => Standing::Failed { message: format!("{name} was removed meanwhile") },
             (_, state @ ("running" | "stopped" | "exited")) if at_rest => {
@@ -174,6 +177,7 @@ mod tests {
             (Order::Start, "stopped"),
             (Order::Start, "failed"),
             (Order::Start, "removed"),
+            (Order::Start, "lost"),
             (Order::Stop, "running"),
             (Order::Remove, "stopped"),
         ] {

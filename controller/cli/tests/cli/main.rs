@@ -6,5 +6,6 @@ mod fake;
 mod images;
 mod listings;
 mod migrate;
+mod nodes;
 mod objects;
 mod output;
