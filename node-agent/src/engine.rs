@@ -3,11 +3,15 @@
 //! The hand-over is cut into steps that any engine can carry out in its own way:
 //!
 //! ```text
-//! source   arm ── freeze ── dump ─┬─ thaw      (aborted: it runs where it was)
-//!                                 └─ destroy   (the target runs)
-//! target   prepare ── stage ──────┬─ open      (committed)
-//!                                 └─ destroy   (aborted)
+//! source   arm ── freeze ── dump_armed ─┬─ thaw      (aborted: it runs where it was)
+//!                                       └─ destroy   (the target runs)
+//! target   prepare ── await_images ── stage_armed ─┬─ open      (committed)
+//!                                                  └─ destroy   (aborted)
 //! ```
+//!
+//! Armed, both sides have done everything that is not CRIU before the freeze, and the images
+//! are files of their own that travel while they grow. The plain way does without: `dump`
+//! and `stage` carry the engine's own tar.
 //!
 //! Between `stage` and `open` every process exists and is stopped: the *gate*.
 //! A gated copy that loses the agent dies; it never runs by itself.
@@ -18,10 +22,13 @@
 
 pub(crate) mod cgroup;
 mod cold;
+mod confine;
 pub(crate) mod containers;
 mod creation;
 mod helpers;
+pub(crate) mod image_dirs;
 mod images;
+mod late;
 pub(crate) mod layout;
 mod leftovers;
 mod libpod;
@@ -30,14 +37,18 @@ mod podman;
 mod removal;
 mod service;
 mod source;
+mod source_armed;
 mod target;
+mod target_armed;
 
 use std::future::Future;
 use std::path::Path;
 
+pub use image_dirs::ImageDirs;
 pub use layout::EngineConfig;
 pub(crate) use layout::{find_criu, probe_id};
 pub use podman::Podman;
+pub use source_armed::ImageSink;
 
 use godwit_proto::container::{ContainerSpec, Execution, Mode};
 use godwit_proto::id::{ContainerId, ImageId};
@@ -158,11 +169,13 @@ pub trait Engine: Send + Sync + 'static {
         tail: Option<u32>,
     ) -> impl Future<Output = Result<Vec<u8>, EngineError>> + Send;
 
-    /// Source: everything that can be done before the freeze, while it runs.
+    /// Source: everything that can be done before the freeze, while it runs: what the engine
+    /// knows of it goes into the directory `metadata`, and a checkpoint into `images` waits.
     fn arm(
         &self,
         spec: &ContainerSpec,
-        mode: Mode,
+        images: &Path,
+        metadata: &Path,
     ) -> impl Future<Output = Result<(), EngineError>> + Send;
     /// Source: freezes every process and returns once the kernel says so.
     fn freeze(
@@ -177,6 +190,14 @@ pub trait Engine: Send + Sync + 'static {
         mode: Mode,
         file: &Path,
     ) -> impl Future<Output = Result<(), EngineError>> + Send;
+    /// Source: the armed form of `dump`: what was armed for writes into `images`, and every file
+    /// goes to `sink` as it grows.
+    fn dump_armed(
+        &self,
+        spec: &ContainerSpec,
+        images: &Path,
+        sink: &dyn ImageSink,
+    ) -> impl Future<Output = Result<(), EngineError>> + Send;
     /// Source: undoes `arm`, `freeze` and `dump`, whichever were begun: it runs again, untouched.
     fn thaw(
         &self,
@@ -190,6 +211,20 @@ pub trait Engine: Send + Sync + 'static {
         spec: &ContainerSpec,
         mode: Mode,
         netns: &Path,
+    ) -> impl Future<Output = Result<(), EngineError>> + Send;
+    /// Target: everything that can be done with `metadata` before the images arrive in `images`.
+    fn await_images(
+        &self,
+        spec: &ContainerSpec,
+        images: &Path,
+        metadata: &Path,
+    ) -> impl Future<Output = Result<(), EngineError>> + Send;
+    /// Target: the armed form of `stage`, once `images` is whole.
+    fn stage_armed(
+        &self,
+        spec: &ContainerSpec,
+        images: &Path,
+        metadata: &Path,
     ) -> impl Future<Output = Result<(), EngineError>> + Send;
     /// Target: restores the image at `file` up to the gate.
     fn stage(

@@ -91,9 +91,12 @@ pub enum Execution {
 )]
 #[serde(rename_all = "kebab-case")]
 pub enum Mode {
-    /// With its memory: checkpoint, transfer, restore.
+    /// With its memory, armed: everything that is not CRIU is done before the freeze.
     #[default]
     Live,
+    /// With its memory, by the engine's own export and import: slower, and asks less of the
+    /// nodes.
+    Plain,
     /// Stopped, moved with its files, started again.
     Cold,
 }

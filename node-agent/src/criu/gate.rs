@@ -1,9 +1,13 @@
 //! The agent's end of the gate: answers the stand-ins, and holds what they staged.
 //!
 //! A stand-in names the image directory that podman gave to runc; podman's storage tells
-//! whose that is. A restore of one of ours goes on only while somebody [`Gate::expect`]s
-//! it, and its processes run only after [`Held::commit`]. A [`Held`] that is dropped, a
-//! service that ends ([`Gate::refuse_all`]) or an agent that dies refuses.
+//! whose that is. A restore of one of ours goes on only while somebody
+//! [expects](Gate::expect_restore) it, and its processes run only after
+//! [`Attended::commit`]. An [`Attended`] that is dropped, a service that ends
+//! ([`Gate::refuse_all`]) or an agent that dies refuses.
+//!
+//! Where the hand-over is armed, dump and restore are held before criu has its request, and
+//! [`Attended::go`] lets them begin: what podman and runc do before criu lies outside the gap.
 
 use std::collections::BTreeMap;
 use std::io;
@@ -17,16 +21,16 @@ use tokio::task::AbortHandle;
 use super::socket::{Connection, Listener};
 use super::word::{Answer, Kind, Order, Report};
 use crate::engine::cgroup::Cgroup;
-use crate::engine::containers;
+use crate::engine::{containers, image_dirs};
 
-/// Why a restore did not come to the gate, or through it.
+/// Why a restore did not come to the gate or through it, or a dump not to its end.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum GateError {
-    /// The proxy or criu ended, or podman's service did.
-    #[error("the restore ended before it was through the gate")]
+    /// The proxy, runc or criu ended, or podman's service did.
+    #[error("podman, runc or criu ended before its time")]
     Ended,
     /// criu gave up; its log says why.
-    #[error("criu could not restore it")]
+    #[error("criu gave up")]
     Failed,
     /// The proxy could not be told.
     #[error("the proxy cannot be reached")]
@@ -44,8 +48,16 @@ pub(crate) struct Gate {
 
 #[derive(Debug, Default)]
 struct State {
-    expected: BTreeMap<ContainerId, oneshot::Sender<Connection>>,
-    held: Vec<Weak<Connection>>,
+    expected: BTreeMap<(ContainerId, Kind), Wish>,
+    attended: Vec<Weak<Connection>>,
+}
+
+/// What is to be done with the next dump or restore of a container.
+#[derive(Debug)]
+struct Wish {
+    /// [`Answer::Attend`], [`Answer::Hold`] or [`Answer::Pretend`].
+    answer: Answer,
+    sender: oneshot::Sender<Connection>,
 }
 
 /// Listens for the stand-ins of one service; dropped, none is heard any more.
@@ -87,18 +99,34 @@ impl Gate {
         Ok(Listening(task.abort_handle()))
     }
 
-    /// Lets the next restore of the container come to the gate.
-    pub(crate) fn expect(self: &Arc<Self>, id: ContainerId) -> Expected {
-        let (sender, receiver) = oneshot::channel();
-        // An older one of the same container finds its sender gone, and refuses.
-        self.lock().expected.insert(id, sender);
-        Expected { gate: self.clone(), id, receiver }
+    /// Lets the next restore of the container come to the gate; with `hold`, only once it is
+    /// told to go.
+    pub(crate) fn expect_restore(self: &Arc<Self>, id: ContainerId, hold: bool) -> Expected {
+        self.expect((id, Kind::Restore), if hold { Answer::Hold } else { Answer::Attend })
     }
 
-    /// Refuses everything that is at the gate now.
+    /// Keeps the next dump of the container until it is told to go.
+    pub(crate) fn expect_dump(self: &Arc<Self>, id: ContainerId) -> Expected {
+        self.expect((id, Kind::Dump), Answer::Hold)
+    }
+
+    /// Has the next dump of the container answered with success, and nothing dumped, as long
+    /// as what is returned is kept.
+    pub(crate) fn pretend_dump(self: &Arc<Self>, id: ContainerId) -> Expected {
+        self.expect((id, Kind::Dump), Answer::Pretend)
+    }
+
+    fn expect(self: &Arc<Self>, of: (ContainerId, Kind), answer: Answer) -> Expected {
+        let (sender, receiver) = oneshot::channel();
+        // An older one of the same container finds its sender gone, and refuses.
+        self.lock().expected.insert(of, Wish { answer, sender });
+        Expected { gate: self.clone(), of, receiver }
+    }
+
+    /// Refuses everything that is held or at the gate now.
     pub(crate) fn refuse_all(&self) {
-        for held in std::mem::take(&mut self.lock().held) {
-            if let Some(connection) = held.upgrade() {
+        for attended in std::mem::take(&mut self.lock().attended) {
+            if let Some(connection) = attended.upgrade() {
                 connection.hang_up();
             }
         }
@@ -110,6 +138,9 @@ impl Gate {
 
     /// Whose the image directory is: ours, a stranger's (`None`), or unknown (an error).
     fn owner(&self, images: &Path) -> Result<Option<ContainerId>, String> {
+        if let Some(id) = image_dirs::container_of(images) {
+            return Ok(Some(id));
+        }
         let graphroot = self.graphroot.get().ok_or("podman's storage is not known yet")?;
         let text = images.to_string_lossy();
         let known = containers::list(graphroot).map_err(|error| error.to_string())?;
@@ -124,54 +155,48 @@ impl Gate {
         let Some(Report::Hello { kind, pid, images }) = read(&hello) else { return };
         let owner = self.owner(&images);
         tracing::debug!(?kind, pid, images = %images.display(), ?owner, "asked by the stand-in for criu");
-        let answer = |answer: Answer| connection.send(answer.as_str().as_bytes());
-        let sent = match (kind, owner) {
-            (_, Ok(None)) => answer(Answer::Pass),
-            (Kind::Dump, Ok(Some(id))) => {
-                let sent = answer(Answer::Attend);
-                self.watch_dump(id, &connection).await;
-                sent
-            }
-            (Kind::Restore, Ok(Some(id))) => {
-                let expected = self.lock().expected.remove(&id);
-                match expected {
-                    Some(sender) if !sender.is_closed() => {
-                        let sent = answer(Answer::Attend);
-                        // A receiver that is gone meanwhile drops the connection: refused.
-                        let _given_up = sender.send(connection);
-                        sent
-                    }
-                    _ => answer(Answer::Refuse),
-                }
-            }
-            (_, Err(why)) => {
+        let id = match owner {
+            Ok(Some(id)) => id,
+            Ok(None) => return say(&connection, Answer::Pass),
+            Err(why) => {
                 tracing::warn!(%why, "refusing a dump or restore of unknown owner");
-                answer(Answer::Refuse)
+                return say(&connection, Answer::Refuse);
             }
         };
-        if let Err(error) = sent {
-            tracing::warn!(%error, "the stand-in for criu left before it was answered");
+        let wish = self.lock().expected.remove(&(id, kind));
+        match wish.filter(|wish| !wish.sender.is_closed()) {
+            Some(wish) => {
+                say(&connection, wish.answer);
+                // A receiver that is gone meanwhile drops the connection: refused.
+                let _given_up = wish.sender.send(connection);
+            }
+            None if kind == Kind::Dump => {
+                say(&connection, Answer::Attend);
+                self.watch_dump(id, &connection).await;
+            }
+            None => say(&connection, Answer::Refuse),
         }
     }
 
     /// Follows a dump to its end, for the log.
     async fn watch_dump(&self, id: ContainerId, connection: &Connection) {
-        while let Some(report) = self.next(connection).await {
-            tracing::debug!(container = %id, %report, "dump");
+        while let Some(report) = self.hear(connection).await {
+            tracing::debug!(container = %id, %report, "criu");
+            if let Report::Attending { pid } = report {
+                self.keep(pid);
+            }
         }
     }
 
-    /// The next report but the proxy's first, on which it is moved; `None` at the end.
-    async fn next(&self, connection: &Connection) -> Option<Report> {
-        loop {
-            match read(&connection.receive().await.ok()?)? {
-                Report::Attending { pid } => {
-                    if let Err(error) = self.cgroup.admit(pid) {
-                        tracing::warn!(pid, %error, "the proxy stays in its container's control group");
-                    }
-                }
-                report => return Some(report),
-            }
+    /// The next report; `None` at the end.
+    async fn hear(&self, connection: &Connection) -> Option<Report> {
+        read(&connection.receive().await.ok()?)
+    }
+
+    /// Takes a proxy out of the container's control group, which may be frozen or killed.
+    fn keep(&self, proxy: i32) {
+        if let Err(error) = self.cgroup.admit(proxy) {
+            tracing::warn!(pid = proxy, %error, "the proxy stays in its container's control group");
         }
     }
 }
@@ -180,32 +205,37 @@ fn read(packet: &[u8]) -> Option<Report> {
     std::str::from_utf8(packet).ok()?.parse().ok()
 }
 
-/// A restore that may come to the gate; dropped, it may not.
+fn say(connection: &Connection, answer: Answer) {
+    if let Err(error) = connection.send(answer.as_str().as_bytes()) {
+        tracing::warn!(%error, "the stand-in for criu left before it was answered");
+    }
+}
+
+/// A dump or restore that may come; dropped, it may not.
 #[derive(Debug)]
 pub(crate) struct Expected {
     gate: Arc<Gate>,
-    id: ContainerId,
+    of: (ContainerId, Kind),
     receiver: oneshot::Receiver<Connection>,
 }
 
 impl Expected {
-    /// Returns once every process exists and is stopped. Dropped meanwhile, the restore is refused.
-    pub(crate) async fn staged(mut self) -> Result<Held, GateError> {
+    /// Returns once a proxy attends it. Dropped meanwhile, it is refused.
+    pub(crate) async fn attended(mut self) -> Result<Attended, GateError> {
         let connection = (&mut self.receiver).await.map_err(|_| GateError::Ended)?;
         let connection = Arc::new(connection);
         {
             let mut state = self.gate.lock();
-            state.held.retain(|held| held.strong_count() > 0);
-            state.held.push(Arc::downgrade(&connection));
+            state.attended.retain(|attended| attended.strong_count() > 0);
+            state.attended.push(Arc::downgrade(&connection));
         }
-        let held = Held { gate: self.gate.clone(), id: self.id, connection };
-        loop {
-            match held.next().await? {
-                Report::Staged => return Ok(held),
-                Report::Done { .. } => return Err(GateError::Failed),
-                Report::CriuDied | Report::RuncGone => return Err(GateError::Ended),
-                Report::Hello { .. } | Report::Attending { .. } | Report::Notify { .. } => {}
+        let attended = Attended { gate: self.gate.clone(), id: self.of.0, connection };
+        match attended.gate.hear(&attended.connection).await {
+            Some(Report::Attending { pid }) => {
+                attended.gate.keep(pid);
+                Ok(attended)
             }
+            _ => Err(GateError::Ended),
         }
     }
 }
@@ -214,46 +244,87 @@ impl Drop for Expected {
     fn drop(&mut self) {
         let mut state = self.gate.lock();
         self.receiver.close();
-        if state.expected.get(&self.id).is_some_and(oneshot::Sender::is_closed) {
-            state.expected.remove(&self.id);
+        if state.expected.get(&self.of).is_some_and(|wish| wish.sender.is_closed()) {
+            state.expected.remove(&self.of);
         }
     }
 }
 
-/// A container at the gate; dropped, its processes are killed.
+/// A dump or restore that a proxy attends; dropped, it is refused: a restore's processes are
+/// killed, a dump that has not begun never does.
 #[derive(Debug)]
-pub(crate) struct Held {
+pub(crate) struct Attended {
     gate: Arc<Gate>,
     id: ContainerId,
     connection: Arc<Connection>,
 }
 
-impl Held {
-    /// Lets it run; returns once criu has let go of every process.
+impl Attended {
+    /// Gives criu the request that was held.
+    pub(crate) fn go(&self) -> Result<(), GateError> {
+        Ok(self.connection.send(Order::Go.as_str().as_bytes())?)
+    }
+
+    /// Returns once every process of a restore exists and is stopped.
+    pub(crate) async fn staged(&self) -> Result<(), GateError> {
+        self.until(|report| *report == Report::Staged).await
+    }
+
+    /// Returns once criu has come to the named point of its work.
+    pub(crate) async fn reached(&self, point: &str) -> Result<(), GateError> {
+        self.until(|report| matches!(report, Report::Notify { script } if script == point)).await
+    }
+
+    /// Lets a staged restore run; returns once criu has let go of every process.
     ///
     /// On an error the kernel's word decides what became of it.
     pub(crate) async fn commit(self) -> Result<(), GateError> {
         self.connection.send(Order::Commit.as_str().as_bytes())?;
+        // runc may be gone by then: the proxy stands in for it.
+        while !self.next().await?.is_success()? {}
+        Ok(())
+    }
+
+    /// Returns once criu says that it has succeeded.
+    pub(crate) async fn done(&self) -> Result<(), GateError> {
+        self.until(|report| matches!(report, Report::Done { success: true })).await
+    }
+
+    /// Waits for a report; that the work failed or somebody ended comes first where it does.
+    async fn until(&self, wanted: impl Fn(&Report) -> bool) -> Result<(), GateError> {
         loop {
-            match self.next().await? {
-                Report::Done { success: true } => return Ok(()),
-                Report::Done { success: false } => return Err(GateError::Failed),
-                Report::CriuDied => return Err(GateError::Ended),
-                _ => {}
+            let report = self.next().await?;
+            if wanted(&report) {
+                return Ok(());
+            }
+            if report.is_success()? || report == Report::RuncGone {
+                return Err(GateError::Ended);
             }
         }
     }
 
     async fn next(&self) -> Result<Report, GateError> {
-        let report = self.gate.next(&self.connection).await.ok_or(GateError::Ended)?;
-        tracing::debug!(container = %self.id, %report, "restore");
+        let report = self.gate.hear(&self.connection).await.ok_or(GateError::Ended)?;
+        tracing::debug!(container = %self.id, %report, "criu");
         Ok(report)
     }
 }
 
-impl Drop for Held {
+impl Drop for Attended {
     fn drop(&mut self) {
         // Whoever else looks at the connection must not keep the copy alive.
         self.connection.hang_up();
+    }
+}
+
+impl Report {
+    /// True when criu has succeeded; an error when it has failed or died.
+    fn is_success(&self) -> Result<bool, GateError> {
+        match self {
+            Self::Done { success: false } => Err(GateError::Failed),
+            Self::CriuDied => Err(GateError::Ended),
+            Self::Done { success: true } => Ok(true),
+            _ => Ok(false),
+        }
     }
 }

@@ -92,6 +92,11 @@ pub(crate) fn answer(success: bool) -> Vec<u8> {
     Request { kind: NOTIFY, opts: None, notify_success: Some(success) }.encode_to_vec()
 }
 
+/// What criu answers to a dump that succeeded.
+pub(crate) fn dumped() -> Vec<u8> {
+    Response { kind: DUMP, success: true, notify: None }.encode_to_vec()
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -119,5 +124,6 @@ mod tests {
     fn an_answer_is_what_runc_would_send() {
         assert_eq!(answer(true), [8, 6, 0x18, 1]);
         assert_eq!(answer(false), [8, 6, 0x18, 0]);
+        assert_eq!(dumped(), [8, 1, 0x10, 1]);
     }
 }

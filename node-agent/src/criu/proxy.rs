@@ -1,13 +1,16 @@
 //! The rules of the proxy between runc and criu, without a descriptor in sight.
 //!
 //! ```text
+//! Held ─ go ─► Working      (only where the agent had it held: the hand-over is armed)
+//!
 //! Working ─ post-restore ─► Asked ─ runc says yes ─► Gated ─ commit ─► Opened ─► Ended
 //!    │                        │ runc says no, or         │ abort, or
 //!    │                        │ agent or runc gone       │ agent or runc gone
 //!    └── agent gone ──────────┴──────────► Refused ◄─────┘
 //! ```
 //!
-//! The one rule above all: `post-restore` is answered with yes only in `Gated`, and only
+//! While the request is held criu has done nothing, and whoever leaves or refuses ends it
+//! with nothing to undo. The one rule above all: `post-restore` is answered with yes only in `Gated`, and only
 //! on the word `commit`. After that nobody may stop the restore: when runc dies, the proxy
 //! answers in its stead; when criu dies, what it had built is killed.
 
@@ -37,6 +40,8 @@ pub(crate) enum Event<'a> {
 /// What is to be done about it, in order.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Action {
+    /// Give criu the request.
+    Begin,
     /// Carry the message that just came, with its descriptors, to the other side.
     Forward,
     /// Answer criu's notification in runc's stead.
@@ -53,6 +58,7 @@ pub(crate) enum Action {
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Phase {
+    Held,
     Working,
     Asked,
     Gated,
@@ -77,8 +83,21 @@ impl Proxy {
         Self { kind, phase: Phase::Working, init: None, has_runc: true }
     }
 
+    /// A proxy whose request waits for [`Order::Go`].
+    pub(crate) fn held(kind: Kind) -> Self {
+        Self { phase: Phase::Held, ..Self::new(kind) }
+    }
+
+    /// True while the request is kept from criu.
+    pub(crate) fn is_held(&self) -> bool {
+        self.phase == Phase::Held
+    }
+
     /// What to do about `event`.
     pub(crate) fn step(&mut self, event: &Event<'_>) -> Vec<Action> {
+        if self.phase == Phase::Held {
+            return self.step_held(event);
+        }
         match event {
             Event::Criu(response) if response.kind == NOTIFY => self.notified(response),
             Event::Criu(response) => {
@@ -104,6 +123,21 @@ impl Proxy {
             }
             Event::Agent(_) | Event::AgentGone => self.agent_left(),
         }
+    }
+
+    /// criu waits for its first word: without one it ends by itself.
+    fn step_held(&mut self, event: &Event<'_>) -> Vec<Action> {
+        if matches!(event, Event::Agent(Order::Go)) {
+            self.phase = Phase::Working;
+            return vec![Action::Begin];
+        }
+        self.phase = Phase::Ended;
+        let told = match event {
+            Event::RuncGone => Some(Report::RuncGone),
+            Event::Criu(_) | Event::CriuGone => Some(Report::CriuDied),
+            Event::Runc(_) | Event::Agent(_) | Event::AgentGone => None,
+        };
+        told.map(Action::Tell).into_iter().chain([Action::End]).collect()
     }
 
     fn notified(&mut self, response: &Response) -> Vec<Action> {
@@ -206,6 +240,28 @@ mod tests {
             [Action::Tell(Report::Done { success: true }), Action::Forward]
         );
         assert_eq!(proxy.step(&Event::CriuGone), [Action::End]);
+    }
+
+    #[test]
+    fn a_held_request_goes_to_criu_on_the_agent_s_word_alone() {
+        let mut proxy = Proxy::held(Kind::Restore);
+        assert_eq!(proxy.step(&Event::Agent(Order::Go)), [Action::Begin]);
+        assert_eq!(proxy.step(&Event::Criu(&notify(GATE))), [told(GATE), Action::Forward]);
+        for (event, said) in [
+            (Event::Agent(Order::Commit), None),
+            (Event::Agent(Order::Abort), None),
+            (Event::AgentGone, None),
+            (Event::RuncGone, Some(Report::RuncGone)),
+            (Event::CriuGone, Some(Report::CriuDied)),
+            (Event::Criu(&notify(GATE)), Some(Report::CriuDied)),
+            (Event::Runc(&says(true)), None),
+        ] {
+            let mut proxy = Proxy::held(Kind::Dump);
+            let expected: Vec<_> =
+                said.map(Action::Tell).into_iter().chain([Action::End]).collect();
+            assert_eq!(proxy.step(&event), expected, "{event:?}");
+            assert!(!proxy.step(&Event::Agent(Order::Go)).contains(&Action::Begin));
+        }
     }
 
     #[test]

@@ -58,7 +58,8 @@ pub fn main() -> ExitCode {
         std::env::args_os().filter_map(|arg| CString::new(arg.into_vec()).ok()).collect();
     let home = home();
     let error = match attend(&args, &home) {
-        Ok(()) => become_criu(&args, &home),
+        Ok(Next::Criu) => become_criu(&args, &home),
+        Ok(Next::Done) => return ExitCode::SUCCESS,
         Err(error) => error,
     };
     let source = std::error::Error::source(&error).map(|s| format!(": {s}")).unwrap_or_default();
@@ -80,11 +81,17 @@ fn home() -> PathBuf {
     path.parent().map(Path::to_path_buf).unwrap_or_default()
 }
 
+/// What is left for this process to do.
+enum Next {
+    /// Become the real criu, now.
+    Criu,
+    /// Nothing: runc has its answer.
+    Done,
+}
+
 /// Asks the agent where it must be asked, and forks the proxy where it attends.
-///
-/// `Ok` means: become the real criu now.
-fn attend(args: &[CString], home: &Path) -> Result<(), ShimError> {
-    let Some(number) = swrk_socket(args) else { return Ok(()) };
+fn attend(args: &[CString], home: &Path) -> Result<Next, ShimError> {
+    let Some(number) = swrk_socket(args) else { return Ok(Next::Criu) };
     // SAFETY: runc passed this descriptor for criu, which this process is; it is open for the
     // process's life and never closed here.
     let runc = unsafe { BorrowedFd::borrow_raw(number) };
@@ -99,17 +106,27 @@ fn attend(args: &[CString], home: &Path) -> Result<(), ShimError> {
     let kind = match request.kind {
         DUMP => Kind::Dump,
         RESTORE => Kind::Restore,
-        _ => return Ok(()),
+        _ => return Ok(Next::Criu),
     };
     let directories = Directories::of(runc, &request)?;
     let agent = dial(&home.join("ctl")).map_err(io("asking the agent, which does not listen"))?;
     let pid = std::process::id().cast_signed();
     say(&agent, &Report::Hello { kind, pid, images: directories.images_path.clone() })?;
     match hear(&agent, runc)? {
-        Answer::Pass => Ok(()),
-        Answer::Refuse => Err(ShimError::Refused),
-        Answer::Attend => take_place(runc, &agent, kind, directories),
+        Answer::Pass => Ok(Next::Criu),
+        Answer::Pretend if kind == Kind::Dump => pretend(runc),
+        Answer::Pretend | Answer::Refuse => Err(ShimError::Refused),
+        Answer::Attend => take_place(runc, &agent, Proxy::new(kind), directories),
+        Answer::Hold => take_place(runc, &agent, Proxy::held(kind), directories),
     }
+}
+
+/// Answers a dump with success, and dumps nothing: podman then writes all that it knows of
+/// the container, and the container is not touched.
+fn pretend(runc: BorrowedFd<'_>) -> Result<Next, ShimError> {
+    receive(runc, MsgFlags::empty()).map_err(io("taking runc's request"))?;
+    send(runc, &message::dumped(), &[]).map_err(io("answering runc"))?;
+    Ok(Next::Done)
 }
 
 /// The descriptor in `criu swrk N`.
@@ -182,9 +199,9 @@ fn hear(agent: &OwnedFd, runc: BorrowedFd<'_>) -> Result<Answer, ShimError> {
 fn take_place(
     runc: BorrowedFd<'_>,
     agent: &OwnedFd,
-    kind: Kind,
+    proxy: Proxy,
     directories: Directories,
-) -> Result<(), ShimError> {
+) -> Result<Next, ShimError> {
     let (packet, _) = receive(runc, MsgFlags::empty()).map_err(io("taking runc's request"))?;
     let work = directories.work.as_ref().map(AsRawFd::as_raw_fd);
     let request = message::with_own_directories(&packet, directories.images.as_raw_fd(), work);
@@ -205,7 +222,7 @@ fn take_place(
             if let Ok(ForkResult::Child) = unsafe { fork() } {
                 let ends = Ends::take(runc, &ours, agent);
                 std::process::exit(i32::from(
-                    ends.and_then(|ends| ends.run(kind, &request)).is_err(),
+                    ends.and_then(|ends| ends.run(proxy, &request)).is_err(),
                 ));
             }
             std::process::exit(0);
@@ -219,7 +236,7 @@ fn take_place(
     // Criu's from here on: they stay open over exec.
     let _images = directories.images.into_raw_fd();
     let _work = directories.work.map(IntoRawFd::into_raw_fd);
-    Ok(())
+    Ok(Next::Criu)
 }
 
 /// Becomes the real criu; returns only the error.
@@ -266,10 +283,11 @@ impl Ends {
         Ok(ends)
     }
 
-    fn run(mut self, kind: Kind, request: &[u8]) -> io::Result<()> {
+    fn run(mut self, mut proxy: Proxy, request: &[u8]) -> io::Result<()> {
         self.tell(&Report::Attending { pid: std::process::id().cast_signed() });
-        send(self.criu.as_fd(), request, &[])?;
-        let mut proxy = Proxy::new(kind);
+        if !proxy.is_held() {
+            send(self.criu.as_fd(), request, &[])?;
+        }
         loop {
             let Ready { criu, runc, agent } = self.wait();
             if criu {
@@ -303,7 +321,7 @@ impl Ends {
                 } else {
                     Event::Agent(Order::read(&packet))
                 };
-                if self.perform(proxy.step(&event), &Way::Nowhere) {
+                if self.perform(proxy.step(&event), &Way::Begin(request)) {
                     return Ok(());
                 }
             }
@@ -328,7 +346,7 @@ impl Ends {
     fn perform(&mut self, actions: Vec<Action>, way: &Way<'_>) -> bool {
         for action in actions {
             match action {
-                Action::Forward => self.forward(way),
+                Action::Begin | Action::Forward => self.forward(way),
                 Action::Answer(success) => {
                     // criu gone: its socket's end says so next.
                     let _gone = send(self.criu.as_fd(), &message::answer(success), &[]);
@@ -352,7 +370,8 @@ impl Ends {
         let _gone = match (way, &self.runc) {
             (Way::ToRunc(packet, rights), Some(runc)) => send(runc.as_fd(), packet, rights),
             (Way::ToCriu(packet, rights), _) => send(self.criu.as_fd(), packet, rights),
-            (Way::ToRunc(..), None) | (Way::Nowhere, _) => Ok(()),
+            (Way::Begin(request), _) => send(self.criu.as_fd(), request, &[]),
+            (Way::ToRunc(..), None) => Ok(()),
         };
     }
 
@@ -374,5 +393,6 @@ struct Ready {
 enum Way<'a> {
     ToRunc(&'a [u8], &'a [OwnedFd]),
     ToCriu(&'a [u8], &'a [OwnedFd]),
-    Nowhere,
+    /// No message came but the agent's word; what may go now is the request.
+    Begin(&'a [u8]),
 }

@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use std::str::FromStr;
 
 /// What runc asked criu for.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) enum Kind {
     /// A checkpoint.
     Dump,
@@ -26,7 +26,8 @@ pub(crate) enum Report {
         /// The image directory, by which the container is known.
         images: PathBuf,
     },
-    /// The proxy lives; it wants to be taken out of the container's control group.
+    /// The proxy lives and, where it was told to, holds the request; it wants to be taken out
+    /// of the container's control group.
     Attending {
         /// The proxy.
         pid: i32,
@@ -56,14 +57,20 @@ pub(crate) enum Answer {
     Pass,
     /// Ours: the proxy attends, and a restore is gated.
     Attend,
+    /// As [`Answer::Attend`], but criu is not given the request before the order to go.
+    Hold,
+    /// Tell runc that the dump succeeded, and dump nothing.
+    Pretend,
     /// Do nothing at all.
     Refuse,
 }
 
-/// What the agent tells the proxy of a restore that is staged.
+/// What the agent tells the proxy.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Order {
-    /// Let it run.
+    /// Give criu the request that is held.
+    Go,
+    /// Let a restore that is staged run.
     Commit,
     /// Kill what was built.
     Abort,
@@ -127,6 +134,8 @@ impl Answer {
         match self {
             Self::Pass => "pass",
             Self::Attend => "attend",
+            Self::Hold => "hold",
+            Self::Pretend => "pretend",
             Self::Refuse => "refuse",
         }
     }
@@ -135,6 +144,8 @@ impl Answer {
         match packet {
             b"pass" => Self::Pass,
             b"attend" => Self::Attend,
+            b"hold" => Self::Hold,
+            b"pretend" => Self::Pretend,
             _ => Self::Refuse,
         }
     }
@@ -144,13 +155,18 @@ impl Order {
     /// The word as it is sent.
     pub(crate) fn as_str(self) -> &'static str {
         match self {
+            Self::Go => "go",
             Self::Commit => "commit",
             Self::Abort => "abort",
         }
     }
-    /// Reads a packet: only the exact word commits.
+    /// Reads a packet: only the exact word goes on or commits.
     pub(crate) fn read(packet: &[u8]) -> Self {
-        if packet == b"commit" { Self::Commit } else { Self::Abort }
+        match packet {
+            b"go" => Self::Go,
+            b"commit" => Self::Commit,
+            _ => Self::Abort,
+        }
     }
 }
 
@@ -181,14 +197,17 @@ mod tests {
 
     #[test]
     fn whatever_is_not_the_exact_word_refuses() {
-        for packet in [&b""[..], b"abort", b"commit ", b"comm", b"COMMIT", b"attend"] {
+        for packet in [&b""[..], b"abort", b"commit ", b"comm", b"COMMIT", b"attend", b"go\0"] {
             assert_eq!(Order::read(packet), Order::Abort);
         }
         for packet in [&b""[..], b"commit", b"attend\0"] {
             assert_eq!(Answer::read(packet), Answer::Refuse);
         }
-        assert_eq!(Order::read(Order::Commit.as_str().as_bytes()), Order::Commit);
-        assert_eq!(Answer::read(Answer::Pass.as_str().as_bytes()), Answer::Pass);
-        assert_eq!(Answer::read(Answer::Attend.as_str().as_bytes()), Answer::Attend);
+        for order in [Order::Go, Order::Commit, Order::Abort] {
+            assert_eq!(Order::read(order.as_str().as_bytes()), order);
+        }
+        for answer in [Answer::Pass, Answer::Attend, Answer::Hold, Answer::Pretend, Answer::Refuse] {
+            assert_eq!(Answer::read(answer.as_str().as_bytes()), answer);
+        }
     }
 }

@@ -54,6 +54,11 @@ impl EngineConfig {
         self.workdir.join("podman")
     }
 
+    /// What the last runc that the agent ran itself has said.
+    pub(crate) fn runc_log(&self) -> PathBuf {
+        self.rundir.join("runc.log")
+    }
+
     /// What the service's containers.conf adds to the host's.
     pub(crate) fn containers_conf(&self) -> PathBuf {
         self.rundir.join("containers.conf")

@@ -39,6 +39,11 @@ pub(super) fn remove_dir(dir: &Path) -> Result<(), EngineError> {
     }
 }
 
+/// True where something is mounted at exactly that path.
+pub(super) fn is_mount_point(dir: &Path) -> bool {
+    read(dir).is_ok_and(|points| points.iter().any(|point| point == dir))
+}
+
 /// True for a mount of CRIU's own, which it hides from the container by its name.
 pub(super) fn is_crius(point: &Path) -> bool {
     point.components().any(|part| part.as_os_str().as_encoded_bytes().starts_with(b".criu."))

@@ -17,12 +17,15 @@ use hyper::Method;
 use serde::Deserialize;
 
 use super::cgroup::{Cgroup, Hierarchy};
+use super::confine;
 use super::containers::{self, Stored};
 use super::creation::SPEC_LABEL;
 use super::layout::{self, EngineConfig};
 use super::libpod::Libpod;
 use super::service::Service;
+use super::source_armed::{ArmedSource, ImageSink};
 use super::target::Staged;
+use super::target_armed::ArmedTarget;
 use super::{Engine, EngineError, HeldImage, Observed, Usage, removal};
 use crate::criu::gate::Gate;
 
@@ -41,6 +44,8 @@ pub struct Podman {
     pub(super) graphroot: PathBuf,
     pub(super) libpod: Libpod,
     pub(super) docker: Docker,
+    armed: Mutex<BTreeMap<ContainerId, ArmedSource>>,
+    waiting: Mutex<BTreeMap<ContainerId, ArmedTarget>>,
     staged: Mutex<BTreeMap<ContainerId, Staged>>,
     service: Service,
 }
@@ -84,6 +89,8 @@ impl Podman {
             graphroot,
             libpod,
             docker,
+            armed: Mutex::default(),
+            waiting: Mutex::default(),
             staged: Mutex::default(),
             service,
         };
@@ -155,6 +162,29 @@ impl Podman {
         layout::userdata(&self.graphroot, &stored.podman_id)
     }
 
+    /// Sources that wait for the word to dump, or have dumped.
+    pub(super) fn armed(&self) -> MutexGuard<'_, BTreeMap<ContainerId, ArmedSource>> {
+        self.armed.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Targets that wait for the word to restore.
+    pub(super) fn waiting(&self) -> MutexGuard<'_, BTreeMap<ContainerId, ArmedTarget>> {
+        self.waiting.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// runc, to be run as podman's service runs it; what it says is in the configuration's
+    /// `runc_log`.
+    pub(super) fn runc(&self) -> io::Result<tokio::process::Command> {
+        let mut shims = fs::read_dir(self.config.shims())?;
+        // There is one, the present service's; between two of them there is none.
+        let shim = shims.next().ok_or(io::ErrorKind::NotFound)??.path();
+        let group = self.hierarchy.group(&self.config.cgroup);
+        let mut command = confine::command(Path::new("runc"), &self.config, &shim, &group)?;
+        command.stderr(fs::File::create(self.config.runc_log())?);
+        Ok(command.into())
+    }
+
+    /// Targets at the gate.
     pub(super) fn staged(&self) -> MutexGuard<'_, BTreeMap<ContainerId, Staged>> {
         self.staged.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -261,15 +291,27 @@ impl Engine for Podman {
         self.read_logs(spec, tail).await
     }
 
-    /// Nothing yet: podman's own work lies between the freeze and the dump's end.
-    async fn arm(&self, _spec: &ContainerSpec, _mode: Mode) -> Result<(), EngineError> {
-        Ok(())
+    async fn arm(
+        &self,
+        spec: &ContainerSpec,
+        images: &Path,
+        metadata: &Path,
+    ) -> Result<(), EngineError> {
+        self.arm_source(spec, images, metadata).await
     }
     async fn freeze(&self, spec: &ContainerSpec, mode: Mode) -> Result<(), EngineError> {
         self.freeze_source(spec, mode).await
     }
     async fn dump(&self, spec: &ContainerSpec, mode: Mode, file: &Path) -> Result<(), EngineError> {
         self.dump_source(spec, mode, file).await
+    }
+    async fn dump_armed(
+        &self,
+        spec: &ContainerSpec,
+        images: &Path,
+        sink: &dyn ImageSink,
+    ) -> Result<(), EngineError> {
+        self.dump_armed_source(spec, images, sink).await
     }
     async fn thaw(&self, spec: &ContainerSpec, mode: Mode) -> Result<(), EngineError> {
         self.thaw_source(spec, mode).await
@@ -282,6 +324,22 @@ impl Engine for Podman {
         netns: &Path,
     ) -> Result<(), EngineError> {
         self.prepare_target(spec, mode, netns).await
+    }
+    async fn await_images(
+        &self,
+        spec: &ContainerSpec,
+        images: &Path,
+        metadata: &Path,
+    ) -> Result<(), EngineError> {
+        self.arm_target(spec, images, metadata).await
+    }
+    async fn stage_armed(
+        &self,
+        spec: &ContainerSpec,
+        images: &Path,
+        metadata: &Path,
+    ) -> Result<(), EngineError> {
+        self.stage_armed_target(spec, images, metadata).await
     }
     async fn stage(
         &self,

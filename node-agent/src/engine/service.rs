@@ -12,27 +12,24 @@
 //!
 //! Running containers outlive the agent; [`super::leftovers`] saves their monitors.
 
-#![expect(unsafe_code, reason = "PDEATHSIG and the control group are set between fork and exec")]
-
 use std::fs;
 use std::io;
-use std::os::fd::{AsRawFd, OwnedFd};
 use std::os::unix::net::UnixStream;
-use std::os::unix::process::{CommandExt, ExitStatusExt};
+use std::os::unix::process::ExitStatusExt;
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
+use std::process::Child;
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::sync::{Arc, PoisonError};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use nix::libc;
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use tokio::sync::watch;
 
 use super::EngineError;
 use super::cgroup::Hierarchy;
+use super::confine;
 use super::layout::EngineConfig;
 use super::leftovers::Leftovers;
 use crate::criu::gate::Gate;
@@ -43,8 +40,6 @@ const START: Duration = Duration::from_secs(20);
 const PAUSE_MIN: Duration = Duration::from_millis(100);
 /// … to here.
 const PAUSE_MAX: Duration = Duration::from_secs(5);
-/// The search path behind the stand-in's directory.
-const PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
 
 /// A running `podman system service`; dropped, it dies with everything that it started.
 pub(crate) struct Service {
@@ -233,45 +228,12 @@ impl Keeper {
             _ => {}
         }
         let log = fs::File::create(self.config.rundir.join("podman.log"))?;
-        let group: OwnedFd = fs::OpenOptions::new()
-            .write(true)
-            .open(self.leftovers.group.path().join("cgroup.procs"))?
-            .into();
-        let agent = std::process::id().cast_signed();
-        let mut command = Command::new(&self.config.podman);
+        let mut command =
+            confine::command(&self.config.podman, &self.config, shim, &self.leftovers.group)?;
         command
             .args(["system", "service", "--time=0"])
             .arg(format!("unix://{}", socket.display()))
-            // INVOCATION_ID among others must not reach podman: with it podman leaves conmon
-            // in the service's own group, and running containers would die with the service.
-            .env_clear()
-            .env("PATH", format!("{}:{PATH}", shim.display()))
-            .env("HOME", "/root")
-            .env("TMPDIR", self.config.podman_tmp())
-            .env("CONTAINERS_CONF_OVERRIDE", self.config.containers_conf())
-            .env("PODMAN_IGNORE_CGROUPSV1_WARNING", "1")
-            .current_dir("/")
-            .stdin(Stdio::null())
-            .stdout(Stdio::null())
             .stderr(log);
-        // SAFETY: between fork and exec only system calls that are async-signal-safe are made
-        // (write, prctl, getppid), on descriptors and numbers that outlive the call; no memory
-        // is allocated.
-        unsafe {
-            command.pre_exec(move || {
-                if libc::write(group.as_raw_fd(), b"0".as_ptr().cast(), 1) != 1 {
-                    return Err(io::Error::last_os_error());
-                }
-                if libc::prctl(libc::PR_SET_PDEATHSIG, libc::SIGKILL) != 0 {
-                    return Err(io::Error::last_os_error());
-                }
-                // The agent may have died before PDEATHSIG was set.
-                if libc::getppid() != agent {
-                    return Err(io::Error::from_raw_os_error(libc::ESRCH));
-                }
-                Ok(())
-            });
-        }
         command.spawn()
     }
 

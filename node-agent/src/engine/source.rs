@@ -86,6 +86,7 @@ impl Podman {
         if mode == Mode::Cold {
             return super::Engine::start(self, spec).await;
         }
+        self.disarm_source(spec).await?;
         let stored = self.must_find(spec, "thawing")?;
         match self.execution(&stored)? {
             Execution::Running | Execution::Frozen => {
@@ -98,7 +99,7 @@ impl Podman {
     }
 
     /// Removes what podman and CRIU leave of a checkpoint beside the container.
-    fn clear_dump(&self, stored: &Stored) -> Result<(), EngineError> {
+    pub(super) fn clear_dump(&self, stored: &Stored) -> Result<(), EngineError> {
         let userdata = self.userdata(stored);
         mounts::detach(&userdata, mounts::is_crius)?;
         mounts::remove_dir(&userdata.join("checkpoint"))?;

@@ -13,7 +13,7 @@ use super::libpod::Refusal;
 use super::podman::Podman;
 use super::source::{with_cause, wrong};
 use super::{EngineError, cold};
-use crate::criu::gate::{GateError, Held};
+use crate::criu::gate::{Attended, GateError};
 
 /// podman itself gives a restore up after 240 s; whoever waits shorter than that hears why.
 const STAGE: Duration = Duration::from_secs(200);
@@ -21,13 +21,13 @@ const STAGE: Duration = Duration::from_secs(200);
 const OPEN: Duration = Duration::from_secs(60);
 
 /// podman's answer to a restore, which comes only after the gate.
-type Answer = Result<Result<Bytes, Refusal>, EngineError>;
+pub(super) type Answer = Result<Result<Bytes, Refusal>, EngineError>;
 
 /// A container at the gate, with podman's request that waits behind it.
 #[derive(Debug)]
 pub(super) struct Staged {
-    held: Held,
-    restore: JoinHandle<Answer>,
+    pub(super) attended: Attended,
+    pub(super) restore: JoinHandle<Answer>,
 }
 
 impl Podman {
@@ -83,14 +83,19 @@ impl Podman {
             }
         }
         self.mark(spec.id)?;
-        let expected = self.gate.expect(spec.id);
+        let expected = self.gate.expect_restore(spec.id, false);
         let (libpod, file) = (self.libpod.clone(), file.to_owned());
         let mut restore = tokio::spawn(async move {
             let path = "containers/import/restore?import=true&tcpEstablished=true&fileLocks=true";
             libpod.post_file(path, &file).await
         });
+        let staged = async {
+            let attended = expected.attended().await?;
+            attended.staged().await?;
+            Ok(attended)
+        };
         let staged = tokio::select! {
-            staged = expected.staged() => staged,
+            staged = staged => staged,
             answer = &mut restore => return Err(self.why(spec, "restoring", answer)),
             () = tokio::time::sleep(STAGE) => {
                 let what = format!("restoring container {}", spec.name);
@@ -98,8 +103,8 @@ impl Podman {
             }
         };
         match staged {
-            Ok(held) => {
-                self.staged().insert(spec.id, Staged { held, restore });
+            Ok(attended) => {
+                self.staged().insert(spec.id, Staged { attended, restore });
                 Ok(())
             }
             Err(error) => Err(self.blame(spec, "restoring", restore, error).await),
@@ -115,7 +120,7 @@ impl Podman {
             return super::Engine::start(self, spec).await;
         }
         let staged = self.staged().remove(&spec.id);
-        let Some(Staged { held, mut restore }) = staged else {
+        let Some(Staged { attended, mut restore }) = staged else {
             let stored = self.must_find(spec, "opening")?;
             return match self.execution(&stored)? {
                 Execution::Running => Ok(()),
@@ -128,7 +133,7 @@ impl Podman {
         };
         // From here on it counts as one that may run: what dies later has run.
         self.unmark(spec.id)?;
-        match tokio::time::timeout(OPEN, held.commit()).await {
+        match tokio::time::timeout(OPEN, attended.commit()).await {
             Err(_) => return Err(late()),
             Ok(Err(error)) => return Err(self.blame(spec, "opening", restore, error).await),
             Ok(Ok(())) => {}
@@ -143,14 +148,14 @@ impl Podman {
     /// Refuses what is at the gate and waits until podman has noticed; nothing there is success.
     pub(super) async fn refuse(&self, id: ContainerId) {
         let staged = self.staged().remove(&id);
-        if let Some(Staged { held, restore }) = staged {
-            drop(held);
+        if let Some(Staged { attended, restore }) = staged {
+            drop(attended);
             let _podman_hangs = tokio::time::timeout(OPEN, restore).await;
         }
     }
 
     /// podman's reason, where it still gives one, else the gate's.
-    async fn blame(
+    pub(super) async fn blame(
         &self,
         spec: &ContainerSpec,
         step: &str,
@@ -164,7 +169,7 @@ impl Podman {
     }
 
     /// The error behind an answer that is not success.
-    fn why(
+    pub(super) fn why(
         &self,
         spec: &ContainerSpec,
         step: &str,

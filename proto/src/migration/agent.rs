@@ -226,7 +226,7 @@ impl Agent {
                 Order::Start => copy.on_start(hand, epoch),
                 Order::Stop { grace_ms } => copy.on_stop(hand, epoch, grace_ms),
                 Order::Remove => copy.on_remove(hand, epoch),
-                Order::Arm(plan) => copy.on_arm(hand, epoch, plan),
+                Order::Arm { to, plan } => copy.on_arm(hand, epoch, to, plan),
                 Order::Freeze { to, plan } => copy.on_freeze(hand, epoch, to, plan),
                 Order::Thaw => copy.on_thaw(hand, epoch),
                 Order::Prepare { from, plan, .. } => copy.on_prepare(hand, epoch, from, plan),

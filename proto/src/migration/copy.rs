@@ -4,7 +4,7 @@
 //! [`owner`](super::owner) say what an order, the end of a call or a look at the
 //! kernel means in each role; this file holds what they share.
 
-use super::event::{Call, Effect, Outcome, Plan, Report, Sight};
+use super::event::{Arming, Call, Effect, Outcome, Report, Sight};
 use super::record::{Phase, Record, Role};
 use crate::container::Execution;
 use crate::id::{Digest, Epoch};
@@ -24,8 +24,8 @@ pub(super) struct Copy {
     pub(super) execution: Execution,
     /// Something of it may be there: processes, files, a namespace.
     pub(super) has_trace: bool,
-    /// Source: the epoch that it is armed, or arming, for, and how.
-    pub(super) arming: Option<(Epoch, Plan)>,
+    /// Source: what it is armed, or arming, for.
+    pub(super) arming: Option<Arming>,
     /// The epoch for which everything before the freeze is done.
     pub(super) ready: Option<Epoch>,
     /// Looks older than this were taken before the last change and prove nothing.

@@ -15,6 +15,17 @@ pub struct Plan {
     pub bwlimit: Option<u64>,
 }
 
+/// What a source is armed for.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Arming {
+    /// The attempt: above the row's epoch until it is frozen.
+    pub epoch: Epoch,
+    /// The target.
+    pub to: NodeId,
+    /// How.
+    pub plan: Plan,
+}
+
 /// What a controller asks of a node about one container under one epoch.
 ///
 /// Every order may come twice, late, or not at all; every one is answered by a
@@ -34,8 +45,13 @@ pub enum Order {
     },
     /// Remove it, running or not.
     Remove,
-    /// Source: do all that can be done before the freeze.
-    Arm(Plan),
+    /// Source: do all that can be done before the freeze for that target.
+    Arm {
+        /// The target.
+        to: NodeId,
+        /// How.
+        plan: Plan,
+    },
     /// Source: freeze and dump for that target.
     Freeze {
         /// The target.
@@ -105,7 +121,7 @@ pub enum Call {
     /// Stop it, within the row's grace.
     Stop,
     /// Source: all that can be done before the freeze.
-    Arm(Plan),
+    Arm(Arming),
     /// Source: freeze, cut, dump; the source stays frozen.
     Freeze,
     /// Source: freeze it again; nobody but the fabric may thaw it.

@@ -12,19 +12,20 @@
 use std::cmp::Ordering;
 
 use super::copy::{Copy, Hand};
-use super::event::{Call, Outcome, Plan};
+use super::event::{Arming, Call, Outcome, Plan};
 use super::record::Phase;
 use crate::container::Execution;
 use crate::id::{Epoch, NodeId};
 
 impl Copy {
     /// Told to do what can be done before the freeze.
-    pub(super) fn on_arm(&mut self, hand: &mut Hand, epoch: Epoch, plan: Plan) {
-        let is_new = self.arming.is_none_or(|(armed, _)| armed < epoch);
+    pub(super) fn on_arm(&mut self, hand: &mut Hand, epoch: Epoch, to: NodeId, plan: Plan) {
+        let is_new = self.arming.as_ref().is_none_or(|armed| armed.epoch < epoch);
         if epoch > self.record.epoch && self.record.phase == Phase::Active && is_new {
-            self.arming = Some((epoch, plan));
+            let arming = Arming { epoch, to, plan };
+            self.arming = Some(arming.clone());
             self.ready = None;
-            self.ask(hand, Call::Arm(plan));
+            self.ask(hand, Call::Arm(arming));
         }
         self.refuse_idle(hand, epoch);
     }
@@ -42,7 +43,7 @@ impl Copy {
 
     /// Arming ended. A source that cannot arm refuses for good: nothing was frozen.
     pub(super) fn armed(&mut self, hand: &mut Hand, outcome: Outcome) {
-        let Some((epoch, _)) = self.arming else { return };
+        let Some(epoch) = self.arming.as_ref().map(|arming| arming.epoch) else { return };
         match outcome {
             Outcome::Failed(why) => {
                 self.adopt_epoch(epoch);

@@ -32,13 +32,17 @@ impl Decider {
         }
         if source == View::Idle {
             // That may be late news. Asked to arm, it says under this epoch what it has.
-            tell(End::Source, Order::Arm(self.row.plan));
+            tell(End::Source, self.arm());
         }
         match self.row.ruling {
             None => self.opening_orders(source, target, &mut tell),
             Some(ruling) => self.ruled_orders(ruling, source, target, &mut tell),
         }
         orders
+    }
+
+    fn arm(&self) -> Order {
+        Order::Arm { to: self.row.target.clone(), plan: self.row.plan }
     }
 
     fn opening_orders(&self, source: View, target: View, tell: &mut impl FnMut(End, Order)) {
@@ -52,7 +56,7 @@ impl Decider {
                 {
                     tell(End::Source, Order::Freeze { to: self.row.target.clone(), plan });
                 }
-                (View::Owner, _) if !is_ready(End::Source) => tell(End::Source, Order::Arm(plan)),
+                (View::Owner, _) if !is_ready(End::Source) => tell(End::Source, self.arm()),
                 _ => {}
             }
             if target == View::Idle {

@@ -1,0 +1,409 @@
+//! What a container changed of its files after its metadata was taken.
+//!
+//! The metadata tar is written while the container runs, and goes ahead of the memory.
+//! What it writes from then until it is frozen follows as a second, small delta, and is put
+//! over the first before CRIU restores: [`Before`] is taken ahead of the tar, so a change
+//! can be in both, never in neither.
+//!
+//! What changed is found in overlay's upper directory, by inode, time of change and size;
+//! what it looks like now is read through the merged root, and put there again at the other
+//! end: neither whiteouts nor opaque directories travel. Whatever is not there any more, or
+//! is not a directory, is removed first, so nothing is ever written through a link.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::ffi::OsStr;
+use std::fs;
+use std::io::{self, Read, Seek, SeekFrom, Write};
+use std::os::unix::ffi::OsStrExt;
+use std::os::unix::fs::MetadataExt;
+use std::path::{Component, Path, PathBuf};
+use std::process::{Command, Stdio};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+/// What is removed first, one path a record, each ended by a NUL.
+pub(super) const GONE: &str = "late-gone";
+/// What is there now, as a tar.
+pub(super) const FILES: &str = "late-files.tar";
+/// What the log gained.
+pub(super) const LOG: &str = "late-log";
+
+/// The state of a container's files at a moment.
+#[derive(Debug, Clone)]
+pub(super) struct Before {
+    entries: BTreeMap<PathBuf, Stamp>,
+    log_bytes: u64,
+}
+
+/// What tells two states of one path apart.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Stamp {
+    inode: u64,
+    changed: (i64, i64),
+    size_bytes: u64,
+    mode: u32,
+    is_unsure: bool,
+}
+
+/// A file written this shortly before it was looked at may be written again without its time
+/// of change showing it: kernels before 6.13 count that in ticks of up to 10 ms.
+const UNSURE: Duration = Duration::from_millis(50);
+
+impl Before {
+    /// Looks at the upper directory and the log. Blocks.
+    pub(super) fn look(upper: &Path, log: &Path) -> io::Result<Self> {
+        let sure = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default() - UNSURE;
+        let mut entries = scan(upper)?;
+        for stamp in entries.values_mut() {
+            if stamp.changed >= (sure.as_secs().cast_signed(), i64::from(sure.subsec_nanos())) {
+                stamp.is_unsure = true;
+            }
+        }
+        Ok(Self { entries, log_bytes: log_bytes(log)? })
+    }
+
+    /// Writes what changed since into `into`, for [`apply`]; answers the names of the files that
+    /// it wrote, none when nothing changed. Blocks; the container must stand still.
+    pub(super) fn write_changes(
+        &self,
+        upper: &Path,
+        root: &Path,
+        log: &Path,
+        into: &Path,
+    ) -> io::Result<Vec<&'static str>> {
+        let mut written = Vec::new();
+        let changes = Changes::between(&self.entries, &scan(upper)?, upper, root)?;
+        if !changes.gone.is_empty() {
+            let mut text = Vec::new();
+            for path in &changes.gone {
+                text.extend_from_slice(path.as_os_str().as_bytes());
+                text.push(0);
+            }
+            fs::write(into.join(GONE), text)?;
+            written.push(GONE);
+        }
+        if !changes.there.is_empty() {
+            tar(root, &changes.there, &into.join(FILES))?;
+            written.push(FILES);
+        }
+        if log_bytes(log)? > self.log_bytes {
+            let mut file = fs::File::open(log)?;
+            file.seek(SeekFrom::Start(self.log_bytes))?;
+            io::copy(&mut file, &mut fs::File::create(into.join(LOG))?)?;
+            written.push(LOG);
+        }
+        Ok(written)
+    }
+}
+
+/// Puts what [`Before::write_changes`] wrote into `from` over the files below `root`, and
+/// removes it. Nothing there is success. Blocks; nobody may use the files meanwhile.
+pub(super) fn apply(from: &Path, root: &Path, log: &Path) -> io::Result<()> {
+    if let Some(text) = read_if_there(&from.join(GONE))? {
+        for path in text.split(|byte| *byte == 0).filter(|path| !path.is_empty()) {
+            let path = Path::new(OsStr::from_bytes(path));
+            if !is_plain(path) {
+                return Err(io::Error::other(format!("`{}` is no path below /", path.display())));
+            }
+            remove(&root.join(path))?;
+        }
+        fs::remove_file(from.join(GONE))?;
+    }
+    let files = from.join(FILES);
+    if files.exists() {
+        run(Command::new("tar").arg("-xpf").arg(&files).args(KEEP).arg("-C").arg(root))?;
+        fs::remove_file(&files)?;
+    }
+    if let Some(text) = read_if_there(&from.join(LOG))? {
+        fs::OpenOptions::new().append(true).create(true).open(log)?.write_all(&text)?;
+        fs::remove_file(from.join(LOG))?;
+    }
+    Ok(())
+}
+
+/// What tar must keep: every attribute, ids as numbers.
+const KEEP: [&str; 3] = ["--xattrs", "--xattrs-include=*", "--numeric-owner"];
+
+/// What became of paths, relative to the root.
+#[derive(Debug, Default)]
+struct Changes {
+    gone: BTreeSet<PathBuf>,
+    there: BTreeSet<PathBuf>,
+}
+
+impl Changes {
+    fn between(
+        before: &BTreeMap<PathBuf, Stamp>,
+        now: &BTreeMap<PathBuf, Stamp>,
+        upper: &Path,
+        root: &Path,
+    ) -> io::Result<Self> {
+        let mut changes = Self::default();
+        for path in before.keys().filter(|path| !now.contains_key(*path)) {
+            changes.note(path, root)?;
+        }
+        for (path, stamp) in now {
+            let old = before.get(path);
+            if old == Some(stamp) {
+                continue;
+            }
+            changes.note(path, root)?;
+            let is_same = old.is_some_and(|old| old.is_directory() && old.inode == stamp.inode);
+            if stamp.is_directory() && !is_same && is_opaque(&upper.join(path))? {
+                // Made anew where another was: that one goes, so all of this one has to come.
+                changes.gone.insert(path.clone());
+                for below in now.keys().filter(|below| below.starts_with(path)) {
+                    changes.note(below, root)?;
+                }
+            }
+        }
+        Ok(changes)
+    }
+
+    /// Notes what the path is now; what is no directory is removed before it comes.
+    fn note(&mut self, path: &Path, root: &Path) -> io::Result<()> {
+        match fs::symlink_metadata(root.join(path)) {
+            Ok(found) if found.is_dir() => {
+                self.there.insert(path.to_owned());
+            }
+            Ok(_) => {
+                self.gone.insert(path.to_owned());
+                self.there.insert(path.to_owned());
+            }
+            Err(error) if is_absent(&error) => {
+                self.gone.insert(path.to_owned());
+            }
+            Err(error) => return Err(error),
+        }
+        Ok(())
+    }
+}
+
+impl Stamp {
+    fn is_directory(&self) -> bool {
+        self.mode & nix::libc::S_IFMT == nix::libc::S_IFDIR
+    }
+}
+
+/// Its parent may be a file by now.
+fn is_absent(error: &io::Error) -> bool {
+    matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory)
+}
+
+/// Every entry below `top`, by its path from there.
+fn scan(top: &Path) -> io::Result<BTreeMap<PathBuf, Stamp>> {
+    let mut entries = BTreeMap::new();
+    walk(top, Path::new(""), &mut entries)?;
+    Ok(entries)
+}
+
+fn walk(
+    top: &Path,
+    below: &Path,
+    entries: &mut BTreeMap<PathBuf, Stamp>,
+) -> io::Result<()> {
+    for entry in fs::read_dir(top.join(below))? {
+        let entry = entry?;
+        let path = below.join(entry.file_name());
+        let found = entry.metadata()?;
+        let stamp = Stamp {
+            inode: found.ino(),
+            changed: (found.ctime(), found.ctime_nsec()),
+            size_bytes: found.len(),
+            mode: found.mode(),
+            is_unsure: false,
+        };
+        if stamp.is_directory() {
+            walk(top, &path, entries)?;
+        }
+        entries.insert(path, stamp);
+    }
+    Ok(())
+}
+
+/// True for a directory that hides what lower layers have in its place.
+fn is_opaque(dir: &Path) -> io::Result<bool> {
+    Ok(xattr::get(dir, "trusted.overlay.opaque")?.is_some_and(|value| value == b"y"))
+}
+
+/// The log's length; a container that wrote nothing has none.
+fn log_bytes(log: &Path) -> io::Result<u64> {
+    match fs::metadata(log) {
+        Err(error) if is_absent(&error) => Ok(0),
+        found => Ok(found?.len()),
+    }
+}
+
+fn read_if_there(file: &Path) -> io::Result<Option<Vec<u8>>> {
+    match fs::read(file) {
+        Err(error) if is_absent(&error) => Ok(None),
+        read => read.map(Some),
+    }
+}
+
+/// True for a path that stays below where it is joined to.
+fn is_plain(path: &Path) -> bool {
+    path.components().all(|part| matches!(part, Component::Normal(_)))
+}
+
+/// Removes whatever is there, a directory with all in it; nothing there is success.
+fn remove(path: &Path) -> io::Result<()> {
+    let removed = match fs::symlink_metadata(path) {
+        Ok(found) if found.is_dir() => fs::remove_dir_all(path),
+        Ok(_) => fs::remove_file(path),
+        Err(error) => Err(error),
+    };
+    removed.or_else(|error| if is_absent(&error) { Ok(()) } else { Err(error) })
+}
+
+fn tar(root: &Path, paths: &BTreeSet<PathBuf>, file: &Path) -> io::Result<()> {
+    let list = file.with_extension("list");
+    let text: Vec<u8> = paths
+        .iter()
+        .flat_map(|path| [b"./", path.as_os_str().as_bytes(), b"\0"].concat())
+        .collect();
+    fs::write(&list, text)?;
+    let mut command = Command::new("tar");
+    command.arg("-cf").arg(file).args(KEEP).arg("-C").arg(root);
+    command.args(["--no-recursion", "--null", "--verbatim-files-from", "-T"]).arg(&list);
+    run(&mut command)?;
+    fs::remove_file(&list)
+}
+
+/// Runs the system's tar: the one that keeps every attribute.
+fn run(command: &mut Command) -> io::Result<()> {
+    let output = command.env("LC_ALL", "C").stdin(Stdio::null()).output()?;
+    if output.status.success() {
+        return Ok(());
+    }
+    Err(io::Error::other(format!("tar: {}", String::from_utf8_lossy(&output.stderr).trim())))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use nix::mount::{MntFlags, MsFlags, mount, umount2};
+
+    /// A container's files as podman lays them: an overlay of its own.
+    struct Layer {
+        dir: tempfile::TempDir,
+    }
+
+    impl Layer {
+        fn new() -> Self {
+            // overlay does not lie on overlay, and the machine's /tmp may be one.
+            let dir = tempfile::tempdir_in("/dev/shm").expect("tempdir");
+            for name in ["lower", "upper", "work", "merged"] {
+                fs::create_dir(dir.path().join(name)).expect("mkdir");
+            }
+            for (path, text) in [("lower/old", "old"), ("lower/d/a", "a"), ("lower/d/b", "b")] {
+                let path = dir.path().join(path);
+                fs::create_dir_all(path.parent().expect("parent")).expect("mkdir");
+                fs::write(path, text).expect("write");
+            }
+            let layer = Self { dir };
+            let at = |name: &str| layer.at(name).display().to_string();
+            let options =
+                format!("lowerdir={},upperdir={},workdir={}", at("lower"), at("upper"), at("work"));
+            let merged = layer.at("merged");
+            mount(Some("overlay"), &merged, Some("overlay"), MsFlags::empty(), Some(&*options))
+                .expect("mounting an overlay needs root");
+            layer
+        }
+        fn at(&self, name: &str) -> PathBuf {
+            self.dir.path().join(name)
+        }
+        fn write(&self, path: &str, text: &str) {
+            fs::write(self.at("merged").join(path), text).expect("write");
+        }
+        /// What a process in the container sees.
+        fn tree(&self) -> Vec<(PathBuf, String)> {
+            let merged = self.at("merged");
+            let entries = scan(&merged).expect("scan");
+            let text = |path: &Path, stamp: &Stamp| match stamp.mode & nix::libc::S_IFMT {
+                nix::libc::S_IFREG => fs::read_to_string(merged.join(path)).expect("read"),
+                nix::libc::S_IFLNK => {
+                    format!("-> {}", fs::read_link(merged.join(path)).expect("link").display())
+                }
+                _ => String::new(),
+            };
+            entries.iter().map(|(path, stamp)| (path.clone(), text(path, stamp))).collect()
+        }
+    }
+
+    impl Drop for Layer {
+        fn drop(&mut self) {
+            let _gone = umount2(&self.at("merged"), MntFlags::MNT_DETACH);
+        }
+    }
+
+    #[test]
+    fn the_other_end_becomes_what_this_one_is() {
+        let (here, there) = (Layer::new(), Layer::new());
+        let log = here.at("log");
+        fs::write(&log, "one\n").expect("write");
+        for layer in [&here, &there] {
+            layer.write("kept", "kept");
+            layer.write("changed", "before");
+            layer.write("removed", "x");
+            fs::create_dir(layer.at("merged/made")).expect("mkdir");
+            layer.write("made/x", "x");
+            std::os::unix::fs::symlink("/etc", layer.at("merged/link")).expect("link");
+        }
+        let before = Before::look(&here.at("upper"), &log).expect("look");
+        let merged = here.at("merged");
+        here.write("changed", "after");
+        here.write("new", "new");
+        here.write("d/a", "a2");
+        fs::remove_file(merged.join("removed")).expect("remove");
+        fs::remove_file(merged.join("old")).expect("remove");
+        fs::remove_dir_all(merged.join("made")).expect("remove");
+        here.write("made", "a file now");
+        // A link becomes a directory: nothing may be written through the link at the other end.
+        fs::remove_file(merged.join("link")).expect("remove");
+        fs::create_dir(merged.join("link")).expect("mkdir");
+        here.write("link/passwd", "mine");
+        // A directory of the image, made anew: what the image has below is hidden.
+        fs::remove_dir_all(merged.join("d")).expect("remove");
+        fs::create_dir(merged.join("d")).expect("mkdir");
+        here.write("d/c", "c");
+        fs::write(&log, "one\ntwo\n").expect("write");
+
+        let bag = here.at("bag");
+        fs::create_dir(&bag).expect("mkdir");
+        let upper = here.at("upper");
+        let written = before.write_changes(&upper, &merged, &log, &bag).expect("changes");
+        assert_eq!(written, [GONE, FILES, LOG]);
+        fs::write(there.at("log"), "one\n").expect("write");
+        apply(&bag, &there.at("merged"), &there.at("log")).expect("apply");
+        assert_eq!(there.tree(), here.tree());
+        assert_eq!(fs::read_to_string(there.at("log")).expect("log"), "one\ntwo\n");
+        assert_eq!(fs::read_dir(&bag).expect("read").count(), 0, "what was used is removed");
+    }
+
+    #[test]
+    fn a_container_that_wrote_nothing_sends_nothing() {
+        let layer = Layer::new();
+        layer.write("x", "x");
+        let log = layer.at("log");
+        let changed = || scan(&layer.at("upper")).expect("scan")[Path::new("x")].changed;
+        // Until what was written is old enough for its time to be believed.
+        while Before::look(&layer.at("upper"), &log).expect("look").entries[Path::new("x")].is_unsure
+        {
+            assert!(changed().0 > 0);
+            std::thread::yield_now();
+        }
+        let before = Before::look(&layer.at("upper"), &log).expect("look");
+        let (upper, merged) = (layer.at("upper"), layer.at("merged"));
+        let written = before.write_changes(&upper, &merged, &log, layer.dir.path()).expect("none");
+        assert!(written.is_empty(), "{written:?}");
+    }
+
+    #[test]
+    fn a_path_that_leads_out_is_refused() {
+        let dir = tempfile::tempdir().expect("tempdir");
+        for bad in ["../x", "/x", "a/../../x"] {
+            fs::write(dir.path().join(GONE), format!("{bad}\0")).expect("write");
+            assert!(apply(dir.path(), &dir.path().join("root"), &dir.path().join("log")).is_err());
+        }
+    }
+}

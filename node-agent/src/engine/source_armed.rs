@@ -1,0 +1,336 @@
+//! The source's end of an armed hand-over.
+//!
+//! ```text
+//! the container runs │ metadata: podman checkpoints, the stand-in says "done" and dumps nothing
+//!                    │ runc checkpoint, its request held by the proxy: armed
+//! frozen             │ go ── pages grow ──▶ sink ── post-dump ── the rest ──▶ sink ── done
+//! ```
+//!
+//! runc is run by itself, not by podman: an armed `podman checkpoint` would block every
+//! question to podman on this host for as long as it is armed.
+
+use std::collections::BTreeSet;
+use std::fs::{self, File};
+use std::io;
+use std::ops::Range;
+use std::path::{Path, PathBuf};
+use std::process::ExitStatus;
+use std::sync::Arc;
+use std::time::Duration;
+
+use godwit_proto::container::{ContainerSpec, Execution};
+use hyper::Method;
+use tokio::task::JoinHandle;
+
+use super::EngineError;
+use super::containers::Stored;
+use super::late::Before;
+use super::mounts;
+use super::podman::Podman;
+use super::source::{with_cause, wrong};
+use crate::criu::gate::{Attended, GateError};
+
+/// The metadata's parts, in their directory.
+pub(super) const METADATA: &str = "container.tar";
+/// Which files the processes' standard streams are: runc writes it before it calls criu.
+pub(super) const DESCRIPTORS: &str = "descriptors.json";
+
+/// How long runc may take until it calls criu, and to end after it.
+const RUNC: Duration = Duration::from_secs(20);
+/// How long criu may take to dump. A container of 100 GB needs a minute.
+const DUMP: Duration = Duration::from_secs(600);
+/// How often it is looked whether pages have come.
+const GROWTH: Duration = Duration::from_millis(1);
+/// Pages go on once there are so many of them, or the dump is over.
+const WORTH_BYTES: u64 = 128 << 10;
+/// criu's log and statistics, in a directory of the image's own.
+const WORK: &str = "work";
+
+/// Where a dump's files go while they are written.
+pub trait ImageSink: Send + Sync {
+    /// These bytes of the file are there and will not change any more.
+    fn add(&self, name: &str, file: &Arc<File>, span: Range<u64>);
+}
+
+/// A source that waits for the word to dump.
+#[derive(Debug)]
+pub(super) struct ArmedSource {
+    attended: Attended,
+    runc: JoinHandle<io::Result<ExitStatus>>,
+    before: Before,
+}
+
+impl Podman {
+    /// Writes what podman knows of the container into `metadata`, and has runc wait with its
+    /// checkpoint into `images`. The container runs on.
+    pub(super) async fn arm_source(
+        &self,
+        spec: &ContainerSpec,
+        images: &Path,
+        metadata: &Path,
+    ) -> Result<(), EngineError> {
+        self.disarm_source(spec).await?;
+        let stored = self.must_find(spec, "arming")?;
+        if self.execution(&stored)? != Execution::Running {
+            return Err(wrong(spec, "arming", "it does not run"));
+        }
+        let (upper, log) = (self.upper(&stored), self.log(&stored));
+        let before = blocking("reading the container's files", move || Before::look(&upper, &log));
+        let before = before.await?;
+        self.write_metadata(spec, &stored, images, metadata).await?;
+
+        let expected = self.gate.expect_dump(spec.id);
+        let work = images.join(WORK);
+        fs::create_dir_all(&work).map_err(failed("making", &work))?;
+        let running = |source| EngineError::Io { what: "running runc".into(), source };
+        let mut command = self.runc().map_err(running)?;
+        command
+            .args(["checkpoint", "--leave-running", "--tcp-established", "--file-locks"])
+            .arg("--image-path")
+            .arg(images)
+            .arg("--work-path")
+            .arg(&work)
+            .arg(&stored.podman_id);
+        let mut child = command.spawn().map_err(running)?;
+        let mut runc = tokio::spawn(async move { child.wait().await });
+        let attended = tokio::select! {
+            attended = tokio::time::timeout(RUNC, expected.attended()) => attended,
+            _ended = &mut runc => {
+                let log = fs::read_to_string(self.config.runc_log()).unwrap_or_default();
+                return Err(wrong(spec, "arming", &format!("runc ended: {}", log.trim())));
+            }
+        };
+        match attended {
+            Ok(Ok(attended)) => {
+                self.armed().insert(spec.id, ArmedSource { attended, runc, before });
+                Ok(())
+            }
+            Ok(Err(error)) => Err(wrong(spec, "arming", &error.to_string())),
+            Err(_) => Err(late(spec, "arming", RUNC)),
+        }
+    }
+
+    /// podman's own tar of the container, made by a checkpoint that dumps nothing.
+    async fn write_metadata(
+        &self,
+        spec: &ContainerSpec,
+        stored: &Stored,
+        images: &Path,
+        metadata: &Path,
+    ) -> Result<(), EngineError> {
+        self.clear_dump(stored)?;
+        let userdata = self.userdata(stored);
+        // podman reads criu's statistics after a dump, and follows the link for its images.
+        let statistics = userdata.join("stats-dump");
+        fs::write(&statistics, "").map_err(failed("writing", &statistics))?;
+        let link = userdata.join("checkpoint");
+        std::os::unix::fs::symlink(images, &link).map_err(failed("linking", &link))?;
+        let pretended = self.gate.pretend_dump(spec.id);
+        let path = format!(
+            "containers/{}/checkpoint?export=true&keep=true&leaveRunning=true&tcpEstablished=true&fileLocks=true",
+            spec.engine_name()
+        );
+        let answer = self.libpod.fetch(Method::POST, &path, &metadata.join(METADATA)).await;
+        drop(pretended);
+        self.clear_dump(stored)?;
+        answer?.map_err(|refusal| refusal.into_error(format!("describing {}", spec.name)))?;
+        let (from, to) = (images.join(DESCRIPTORS), metadata.join(DESCRIPTORS));
+        fs::copy(&from, &to).map(drop).map_err(failed("copying", &from))
+    }
+
+    /// Lets criu dump the frozen container into `images`; every file goes to `sink` as it grows,
+    /// and with them what the container changed since it was armed.
+    pub(super) async fn dump_armed_source(
+        &self,
+        spec: &ContainerSpec,
+        images: &Path,
+        sink: &dyn ImageSink,
+    ) -> Result<(), EngineError> {
+        let stored = self.must_find(spec, "checkpointing")?;
+        if self.execution(&stored)? != Execution::Frozen {
+            return Err(wrong(spec, "checkpointing", "it is not frozen"));
+        }
+        let Some(mut armed) = self.armed().remove(&spec.id) else {
+            return Err(wrong(spec, "checkpointing", "it is not armed"));
+        };
+        let result = self.dump_into(spec, &stored, images, sink, &mut armed).await;
+        // Whoever thaws it waits for runc: criu puts the control group back as it found it.
+        self.armed().insert(spec.id, armed);
+        result
+    }
+
+    async fn dump_into(
+        &self,
+        spec: &ContainerSpec,
+        stored: &Stored,
+        images: &Path,
+        sink: &dyn ImageSink,
+        armed: &mut ArmedSource,
+    ) -> Result<(), EngineError> {
+        let blame = |error: GateError| {
+            let log = images.join(WORK).join("dump.log");
+            wrong(spec, "checkpointing", &with_cause(error.to_string(), &log))
+        };
+        armed.attended.go().map_err(&blame)?;
+        let late_files = self.late_files(stored, images, &armed.before);
+        let mut grown = Growth::new(images);
+        let dumped = async {
+            let mut dumped = std::pin::pin!(armed.attended.reached("post-dump"));
+            loop {
+                tokio::select! {
+                    dumped = &mut dumped => return dumped.map_err(&blame),
+                    () = tokio::time::sleep(GROWTH) => {
+                        grown.look(sink).map_err(failed("reading", images))?;
+                    }
+                }
+            }
+        };
+        let both = async { tokio::try_join!(dumped, late_files) };
+        match tokio::time::timeout(DUMP, both).await {
+            Ok(both) => both?,
+            Err(_) => return Err(late(spec, "checkpointing", DUMP)),
+        };
+        grown.finish(sink).map_err(failed("reading", images))?;
+        armed.attended.done().await.map_err(&blame)?;
+        if self.execution(stored)? != Execution::Frozen {
+            let why = "it did not stay frozen, the checkpoint is stale";
+            return Err(wrong(spec, "checkpointing", why));
+        }
+        Ok(())
+    }
+
+    async fn late_files(
+        &self,
+        stored: &Stored,
+        images: &Path,
+        before: &Before,
+    ) -> Result<(), EngineError> {
+        let (upper, root) = (self.upper(stored), self.root(stored));
+        let (log, into) = (self.log(stored), images.to_owned());
+        let before = before.clone();
+        blocking("collecting the container's last changes", move || {
+            before.write_changes(&upper, &root, &log, &into)
+        })
+        .await
+        .map(drop)
+    }
+
+    /// Undoes [`Podman::arm_source`], and waits for a dump that is under way to end: criu
+    /// puts everything back as it found it. Not armed is success.
+    pub(super) async fn disarm_source(&self, spec: &ContainerSpec) -> Result<(), EngineError> {
+        let Some(ArmedSource { attended, runc, .. }) = self.armed().remove(&spec.id) else {
+            return Ok(());
+        };
+        drop(attended);
+        match tokio::time::timeout(DUMP, runc).await {
+            Ok(_ended) => Ok(()),
+            Err(_) => Err(late(spec, "disarming", DUMP)),
+        }
+    }
+
+    pub(super) fn upper(&self, stored: &Stored) -> PathBuf {
+        stored.layer_dir(&self.graphroot).join("diff")
+    }
+
+    /// The container's files as it sees them, without what is mounted into it.
+    pub(super) fn root(&self, stored: &Stored) -> PathBuf {
+        stored.layer_dir(&self.graphroot).join("merged")
+    }
+
+    pub(super) fn log(&self, stored: &Stored) -> PathBuf {
+        self.userdata(stored).join("ctr.log")
+    }
+}
+
+/// The files of a dump, as far as they have gone to the sink.
+struct Growth<'a> {
+    dir: &'a Path,
+    pages: Vec<Growing>,
+    done: BTreeSet<String>,
+}
+
+struct Growing {
+    name: String,
+    file: Arc<File>,
+    sent: u64,
+}
+
+impl<'a> Growth<'a> {
+    fn new(dir: &'a Path) -> Self {
+        Self { dir, pages: Vec::new(), done: BTreeSet::new() }
+    }
+
+    /// Sends what pages came. criu only ever appends to those files, and to one at a time.
+    fn look(&mut self, sink: &dyn ImageSink) -> io::Result<()> {
+        for number in self.pages.len() + 1.. {
+            let name = format!("pages-{number}.img");
+            match File::open(self.dir.join(&name)) {
+                Ok(file) => {
+                    self.done.insert(name.clone());
+                    self.pages.push(Growing { name, file: Arc::new(file), sent: 0 });
+                }
+                Err(error) if error.kind() == io::ErrorKind::NotFound => break,
+                Err(error) => return Err(error),
+            }
+        }
+        let last = self.pages.len().saturating_sub(2);
+        self.pages[last..].iter_mut().try_for_each(|pages| pages.send(sink, WORTH_BYTES))
+    }
+
+    /// Sends all that is left: the dump is over.
+    fn finish(mut self, sink: &dyn ImageSink) -> io::Result<()> {
+        self.look(sink)?;
+        for pages in &mut self.pages {
+            pages.send(sink, 1)?;
+        }
+        let mut rest = Vec::new();
+        for entry in fs::read_dir(self.dir)? {
+            let entry = entry?;
+            let name = entry.file_name().to_string_lossy().into_owned();
+            if entry.file_type()?.is_file() && !self.done.contains(&name) {
+                rest.push(name);
+            }
+        }
+        rest.sort();
+        for name in rest {
+            let file = Arc::new(File::open(self.dir.join(&name))?);
+            Growing { name, file, sent: 0 }.send(sink, 0)?;
+        }
+        Ok(())
+    }
+}
+
+impl Growing {
+    fn send(&mut self, sink: &dyn ImageSink, at_least: u64) -> io::Result<()> {
+        let size = self.file.metadata()?.len();
+        if size - self.sent >= at_least {
+            sink.add(&self.name, &self.file, self.sent..size);
+            self.sent = size;
+        }
+        Ok(())
+    }
+}
+
+/// Runs what blocks on a thread for that.
+pub(super) async fn blocking<T: Send + 'static>(
+    what: &'static str,
+    work: impl FnOnce() -> io::Result<T> + Send + 'static,
+) -> Result<T, EngineError> {
+    let done = tokio::task::spawn_blocking(work).await;
+    done.unwrap_or_else(|panic| std::panic::resume_unwind(panic.into_panic()))
+        .map_err(|source| EngineError::Io { what: what.into(), source })
+}
+
+/// The step took too long.
+pub(super) fn late(spec: &ContainerSpec, step: &str, limit: Duration) -> EngineError {
+    EngineError::Deadline {
+        what: format!("{step} container {}", spec.name),
+        seconds: limit.as_secs(),
+    }
+}
+
+/// An error of a file.
+pub(super) fn failed(doing: &str, path: &Path) -> impl FnOnce(io::Error) -> EngineError {
+    let what = format!("{doing} {}", path.display());
+    move |source| EngineError::Io { what, source }
+}

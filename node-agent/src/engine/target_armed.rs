@@ -1,0 +1,148 @@
+//! The target's end of an armed hand-over.
+//!
+//! ```text
+//! the source runs │ podman restores from the metadata; criu waits, its request held: armed
+//! it is frozen    │ the images arrive in the directory that criu will read
+//!                 │ last changes put over the files ── go ── every process stopped: staged
+//! ```
+//!
+//! podman gives a restore up 240 s after it began; where the images take longer it is begun
+//! again. podman answers no question about the container meanwhile.
+
+use std::fs;
+use std::path::Path;
+use std::time::{Duration, Instant};
+
+use godwit_proto::container::{ContainerSpec, Execution};
+use tokio::task::JoinHandle;
+
+use super::EngineError;
+use super::late;
+use super::podman::Podman;
+use super::source::wrong;
+use super::source_armed::{DESCRIPTORS, METADATA, blocking, failed, late as too_late};
+use super::target::{Answer, Staged};
+use crate::criu::gate::Attended;
+
+/// How long podman may take until criu waits.
+const ARM: Duration = Duration::from_secs(30);
+/// How long an armed restore is good for: podman's own patience is 240 s.
+const GOOD: Duration = Duration::from_secs(180);
+/// How long criu may take to rebuild the processes.
+const STAGE: Duration = Duration::from_secs(50);
+/// podman looks whether the image directory has one before it begins.
+const INVENTORY: &str = "inventory.img";
+
+/// A target that waits for the word to restore.
+#[derive(Debug)]
+pub(super) struct ArmedTarget {
+    attended: Attended,
+    restore: JoinHandle<Answer>,
+    since: Instant,
+}
+
+impl Podman {
+    /// Has podman restore the container of `metadata` up to where criu would read `images`.
+    pub(super) async fn arm_target(
+        &self,
+        spec: &ContainerSpec,
+        images: &Path,
+        metadata: &Path,
+    ) -> Result<(), EngineError> {
+        if let Some(stored) = self.find(spec.id)? {
+            match self.execution(&stored)? {
+                Execution::Absent | Execution::Gated => self.remove(spec).await?,
+                Execution::Running | Execution::Frozen => {
+                    let why = "a copy of it runs or is frozen on this node";
+                    return Err(wrong(spec, "arming", why));
+                }
+            }
+        }
+        self.mark(spec.id)?;
+        let descriptors = images.join(DESCRIPTORS);
+        fs::copy(metadata.join(DESCRIPTORS), &descriptors)
+            .map_err(failed("writing", &descriptors))?;
+        let inventory = images.join(INVENTORY);
+        fs::OpenOptions::new()
+            .create(true)
+            .append(true)
+            .open(&inventory)
+            .map_err(failed("writing", &inventory))?;
+        let expected = self.gate.expect_restore(spec.id, true);
+        let (libpod, tar) = (self.libpod.clone(), metadata.join(METADATA));
+        let since = Instant::now();
+        let mut restore = tokio::spawn(async move {
+            let path = "containers/import/restore?import=true&keep=true&tcpEstablished=true&fileLocks=true";
+            libpod.post_file(path, &tar).await
+        });
+        let attended = tokio::select! {
+            attended = tokio::time::timeout(ARM, expected.attended()) => attended,
+            answer = &mut restore => return Err(self.why(spec, "arming", answer)),
+        };
+        match attended {
+            Ok(Ok(attended)) => {
+                let armed = ArmedTarget { attended, restore, since };
+                self.waiting().insert(spec.id, armed);
+                Ok(())
+            }
+            Ok(Err(error)) => Err(self.blame(spec, "arming", restore, error).await),
+            Err(_) => Err(too_late(spec, "arming", ARM)),
+        }
+    }
+
+    /// Restores from `images`, which is whole, to the gate.
+    pub(super) async fn stage_armed_target(
+        &self,
+        spec: &ContainerSpec,
+        images: &Path,
+        metadata: &Path,
+    ) -> Result<(), EngineError> {
+        if self.staged().contains_key(&spec.id) {
+            let stored = self.must_find(spec, "staging")?;
+            if self.execution(&stored)? == Execution::Gated {
+                return Ok(());
+            }
+        }
+        let is_good = |armed: &ArmedTarget| {
+            armed.since.elapsed() < GOOD && !armed.restore.is_finished()
+        };
+        let mut waiting = self.waiting().remove(&spec.id).filter(is_good);
+        if waiting.is_none() {
+            self.arm_target(spec, images, metadata).await?;
+            waiting = self.waiting().remove(&spec.id);
+        }
+        let Some(ArmedTarget { attended, restore, .. }) = waiting else {
+            return Err(wrong(spec, "staging", "it was disarmed meanwhile"));
+        };
+        let stored = self.must_find(spec, "staging")?;
+        let (from, root, log) = (images.to_owned(), self.root(&stored), self.log(&stored));
+        blocking("putting the container's last changes in place", move || {
+            late::apply(&from, &root, &log)
+        })
+        .await?;
+        let staged = async {
+            attended.go()?;
+            attended.staged().await
+        };
+        match tokio::time::timeout(STAGE, staged).await {
+            Ok(Ok(())) => {
+                self.staged().insert(spec.id, Staged { attended, restore });
+                Ok(())
+            }
+            Ok(Err(error)) => {
+                drop(attended);
+                Err(self.blame(spec, "restoring", restore, error).await)
+            }
+            Err(_) => Err(too_late(spec, "restoring", STAGE)),
+        }
+    }
+
+    /// Ends a restore that waits; none is success.
+    pub(super) async fn disarm_target(&self, spec: &ContainerSpec) {
+        let waiting = self.waiting().remove(&spec.id);
+        if let Some(ArmedTarget { attended, restore, .. }) = waiting {
+            drop(attended);
+            let _podman_hangs = tokio::time::timeout(ARM, restore).await;
+        }
+    }
+}
