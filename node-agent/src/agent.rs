@@ -26,7 +26,7 @@ use tokio_util::sync::CancellationToken;
 use crate::config::Config;
 use crate::discovery::Discovery;
 use crate::driver::{Driver, Outlets};
-use crate::engine::{Engine, EngineConfig, Podman};
+use crate::engine::{Engine, EngineConfig, ImageDirs, Podman};
 use crate::hands::{Hands, ImageLocks, Tools};
 use crate::ledger::{self, LedgerError};
 use crate::network::{Network, NetworkConfig, NetworkError};
@@ -115,6 +115,8 @@ pub async fn run(config: Config, shutdown: CancellationToken) -> Result<(), Agen
     let streams = Streams::new(Arc::new(link), Arc::new(source));
     streams.set_node_limit(config.bwlimit);
 
+    let image_dirs = ImageDirs::open(&config.run_dir, &engine_config.workdir, None)?;
+
     let (messages, outbox) = mpsc::channel(1024);
     let (errands, errand_inbox) = mpsc::channel(256);
     let outlets = Outlets { messages: messages.clone(), errands };
@@ -126,6 +128,8 @@ pub async fn run(config: Config, shutdown: CancellationToken) -> Result<(), Agen
         network,
         streams: streams.clone(),
         spool,
+        images: image_dirs,
+        claims: Default::default(),
         boot,
         progress: messages.clone(),
         fetching: ImageLocks::default(),

@@ -233,13 +233,15 @@ pub trait Engine: Send + Sync + 'static {
         mode: Mode,
         file: &Path,
     ) -> impl Future<Output = Result<(), EngineError>> + Send;
-    /// Target: opens the gate and returns once every process runs and the engine knows it.
+    /// Target: opens the gate and returns once every process runs and the engine knows it;
+    /// `runs` is called in between, as soon as the kernel has let go of the last process.
     ///
     /// On an error the kernel's word decides what became of the copy.
     fn open(
         &self,
         spec: &ContainerSpec,
         mode: Mode,
+        runs: impl FnOnce() + Send,
     ) -> impl Future<Output = Result<(), EngineError>> + Send;
 
     /// Kills every process, then removes the container and all that the engine holds of it; absent is success.

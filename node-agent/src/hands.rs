@@ -7,6 +7,7 @@
 //! A call is the machine's word for a handful of steps of the engine; [`Call::Thaw`] and
 //! [`Call::Destroy`] clear up after any other that was cut short.
 
+mod armed;
 mod arrived;
 mod calls;
 mod images;
@@ -15,9 +16,10 @@ mod looks;
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use godwit_bus::stream::Streams;
+use godwit_proto::container::Mode;
 use godwit_proto::frame::{FromNode, Progress, Step};
 use godwit_proto::id::{ContainerId, ContainerName, Epoch};
 use godwit_proto::migration::{Call, Input, Outcome, Phase, Record};
@@ -28,8 +30,9 @@ use tokio::task::JoinSet;
 use uuid::Uuid;
 
 use crate::driver::{Driver, Errand};
-use crate::engine::{Engine, EngineError};
+use crate::engine::{Engine, EngineError, ImageDirs};
 use crate::network::{Network, NetworkError};
+pub(crate) use armed::Claim;
 pub(crate) use images::ImageLocks;
 use lane::Lane;
 
@@ -44,6 +47,10 @@ pub(crate) enum CallError {
     Receive(#[from] godwit_bus::stream::ReceiveError),
     #[error(transparent)]
     Offer(#[from] godwit_bus::stream::OfferError),
+    #[error(transparent)]
+    Record(#[from] godwit_bus::stream::RecordError),
+    #[error(transparent)]
+    Layout(#[from] godwit_bus::stream::LayoutError),
     #[error("{what}: {source}")]
     File { what: String, source: std::io::Error },
     #[error("the image was loaded as {loaded}, but {wanted} was asked for")]
@@ -70,6 +77,9 @@ pub(crate) struct Tools<E> {
     pub(crate) network: Network,
     pub(crate) streams: Streams,
     pub(crate) spool: PathBuf,
+    pub(crate) images: ImageDirs,
+    /// The addresses that are claimed for containers which do not run here yet.
+    pub(crate) claims: Mutex<BTreeMap<ContainerId, Claim>>,
     /// The boot of the machine, as the ledger counts it.
     pub(crate) boot: Uuid,
     pub(crate) progress: mpsc::Sender<FromNode>,
@@ -83,6 +93,15 @@ impl<E> Tools<E> {
     /// Where a checkpoint lies on its way out (source) or in (target).
     pub(crate) fn checkpoint(&self, container: ContainerId, epoch: Epoch) -> PathBuf {
         self.spool.join(format!("{container}-{epoch}{CHECKPOINT}"))
+    }
+
+    /// Where what the engine knows of a container lies, on its way out or in.
+    pub(crate) fn metadata(&self, container: ContainerId, epoch: Epoch) -> PathBuf {
+        self.spool.join(format!("{container}-{epoch}.metadata"))
+    }
+
+    fn claims(&self) -> MutexGuard<'_, BTreeMap<ContainerId, Claim>> {
+        self.claims.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     pub(crate) fn is_ledgered(&self, id: ContainerId) -> bool {
@@ -144,7 +163,14 @@ impl<E: Engine> Hands<E> {
             let Some(peer) = record.peer.clone() else { continue };
             let path = self.tools.checkpoint(container, epoch);
             let stream = StreamId::Checkpoint { container, epoch };
-            if let Err(error) = self.tools.streams.offer(stream, path, Peer::from(peer)).await {
+            let offered = match record.mode {
+                Mode::Live => armed::resume(&self.tools, record),
+                Mode::Plain | Mode::Cold => {
+                    let offered = self.tools.streams.offer(stream, path, Peer::from(peer)).await;
+                    offered.map(drop).map_err(CallError::from)
+                }
+            };
+            if let Err(error) = offered {
                 tracing::error!(
                     %container, %epoch, error = told(&error),
                     "the checkpoint of a frozen container is lost: cancel its migration"

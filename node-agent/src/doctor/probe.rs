@@ -123,15 +123,15 @@ async fn hand_over(engine: &Podman, spec: &ContainerSpec, file: &Path) -> Result
     engine.create(spec, &netns).await?;
     engine.start(spec).await?;
     answers(&netns, "before the checkpoint").await?;
-    engine.freeze(spec, Mode::Live).await?;
-    engine.dump(spec, Mode::Live, file).await?;
+    engine.freeze(spec, Mode::Plain).await?;
+    engine.dump(spec, Mode::Plain, file).await?;
     engine.destroy(spec).await?;
-    engine.prepare(spec, Mode::Live, &netns).await?;
-    engine.stage(spec, Mode::Live, file).await?;
+    engine.prepare(spec, Mode::Plain, &netns).await?;
+    engine.stage(spec, Mode::Plain, file).await?;
     if engine.execution_of(spec)? != Execution::Gated {
         return Err(refused("restoring", "it did not wait at the gate"));
     }
-    engine.open(spec, Mode::Live).await?;
+    engine.open(spec, Mode::Plain, || {}).await?;
     answers(&netns, "after the restore").await
 }
 

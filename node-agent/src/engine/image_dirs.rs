@@ -128,8 +128,8 @@ pub(crate) fn container_of(dir: &Path) -> Option<ContainerId> {
 fn remove(path: &Path) -> Result<(), EngineError> {
     match fs::symlink_metadata(path) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
-        Ok(found) if found.is_symlink() => fs::remove_file(path).map_err(failed("removing", path)),
-        _ => mounts::remove_dir(path),
+        Ok(found) if found.is_dir() => mounts::remove_dir(path),
+        _ => fs::remove_file(path).map_err(failed("removing", path)),
     }
 }
 

@@ -349,8 +349,13 @@ impl Engine for Podman {
     ) -> Result<(), EngineError> {
         self.stage_target(spec, mode, file).await
     }
-    async fn open(&self, spec: &ContainerSpec, mode: Mode) -> Result<(), EngineError> {
-        self.open_target(spec, mode).await
+    async fn open(
+        &self,
+        spec: &ContainerSpec,
+        mode: Mode,
+        runs: impl FnOnce() + Send,
+    ) -> Result<(), EngineError> {
+        self.open_target(spec, mode, runs).await
     }
 
     async fn destroy(&self, spec: &ContainerSpec) -> Result<(), EngineError> {

@@ -28,10 +28,12 @@ impl Podman {
     /// call it.
     pub(crate) async fn remove(&self, id: ContainerId, name: &str) -> Result<(), EngineError> {
         self.refuse(id).await;
+        self.disarm_target(id).await;
         let Some(stored) = self.find(id)? else {
             return self.unmark(id);
         };
         self.cgroup(&stored).empty(EMPTY).await?;
+        self.disarm_source(id, name).await?;
         // podman removes these directories itself, through whatever is mounted in them; what
         // else is mounted there (shm) is podman's own to unmount.
         mounts::detach(&self.userdata(&stored), mounts::is_crius)?;

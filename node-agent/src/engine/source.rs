@@ -86,7 +86,7 @@ impl Podman {
         if mode == Mode::Cold {
             return super::Engine::start(self, spec).await;
         }
-        self.disarm_source(spec).await?;
+        self.disarm_source(spec.id, spec.name.as_str()).await?;
         let stored = self.must_find(spec, "thawing")?;
         match self.execution(&stored)? {
             Execution::Running | Execution::Frozen => {

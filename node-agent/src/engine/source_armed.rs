@@ -19,6 +19,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use godwit_proto::container::{ContainerSpec, Execution};
+use godwit_proto::id::ContainerId;
 use hyper::Method;
 use tokio::task::JoinHandle;
 
@@ -69,7 +70,7 @@ impl Podman {
         images: &Path,
         metadata: &Path,
     ) -> Result<(), EngineError> {
-        self.disarm_source(spec).await?;
+        self.disarm_source(spec.id, spec.name.as_str()).await?;
         let stored = self.must_find(spec, "arming")?;
         if self.execution(&stored)? != Execution::Running {
             return Err(wrong(spec, "arming", "it does not run"));
@@ -217,14 +218,21 @@ impl Podman {
 
     /// Undoes [`Podman::arm_source`], and waits for a dump that is under way to end: criu
     /// puts everything back as it found it. Not armed is success.
-    pub(super) async fn disarm_source(&self, spec: &ContainerSpec) -> Result<(), EngineError> {
-        let Some(ArmedSource { attended, runc, .. }) = self.armed().remove(&spec.id) else {
+    pub(super) async fn disarm_source(
+        &self,
+        id: ContainerId,
+        name: &str,
+    ) -> Result<(), EngineError> {
+        let Some(ArmedSource { attended, runc, .. }) = self.armed().remove(&id) else {
             return Ok(());
         };
         drop(attended);
         match tokio::time::timeout(DUMP, runc).await {
             Ok(_ended) => Ok(()),
-            Err(_) => Err(late(spec, "disarming", DUMP)),
+            Err(_) => Err(EngineError::Deadline {
+                what: format!("disarming container {name}"),
+                seconds: DUMP.as_secs(),
+            }),
         }
     }
 

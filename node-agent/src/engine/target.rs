@@ -115,6 +115,7 @@ impl Podman {
         &self,
         spec: &ContainerSpec,
         mode: Mode,
+        runs: impl FnOnce(),
     ) -> Result<(), EngineError> {
         if mode == Mode::Cold {
             return super::Engine::start(self, spec).await;
@@ -136,7 +137,7 @@ impl Podman {
         match tokio::time::timeout(OPEN, attended.commit()).await {
             Err(_) => return Err(late()),
             Ok(Err(error)) => return Err(self.blame(spec, "opening", restore, error).await),
-            Ok(Ok(())) => {}
+            Ok(Ok(())) => runs(),
         }
         match tokio::time::timeout(OPEN, &mut restore).await {
             Err(_) => Err(late()),

@@ -14,6 +14,7 @@ use std::path::Path;
 use std::time::{Duration, Instant};
 
 use godwit_proto::container::{ContainerSpec, Execution};
+use godwit_proto::id::ContainerId;
 use tokio::task::JoinHandle;
 
 use super::EngineError;
@@ -51,7 +52,7 @@ impl Podman {
     ) -> Result<(), EngineError> {
         if let Some(stored) = self.find(spec.id)? {
             match self.execution(&stored)? {
-                Execution::Absent | Execution::Gated => self.remove(spec).await?,
+                Execution::Absent | Execution::Gated => self.remove(spec.id, spec.name.as_str()).await?,
                 Execution::Running | Execution::Frozen => {
                     let why = "a copy of it runs or is frozen on this node";
                     return Err(wrong(spec, "arming", why));
@@ -138,8 +139,8 @@ impl Podman {
     }
 
     /// Ends a restore that waits; none is success.
-    pub(super) async fn disarm_target(&self, spec: &ContainerSpec) {
-        let waiting = self.waiting().remove(&spec.id);
+    pub(super) async fn disarm_target(&self, id: ContainerId) {
+        let waiting = self.waiting().remove(&id);
         if let Some(ArmedTarget { attended, restore, .. }) = waiting {
             drop(attended);
             let _podman_hangs = tokio::time::timeout(ARM, restore).await;

@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use godwit_bus::stream::{Progress as StreamProgress, ReceiveOptions, manifest_digest};
+use godwit_bus::stream::{Progress as StreamProgress, ReceiveOptions, Receiving, manifest_digest};
 use godwit_proto::container::Mode;
 use godwit_proto::frame::{Progress, Step};
 use godwit_proto::id::Digest;
@@ -11,7 +11,7 @@ use godwit_proto::migration::{Call, Outcome, Record};
 use godwit_proto::stream::StreamId;
 use godwit_proto::topic::Peer;
 
-use super::{CallError, Tools, arrived, epoch_of, images};
+use super::{CallError, Tools, armed, arrived, epoch_of, images};
 use crate::engine::Engine;
 
 /// How long a container may take to end by itself when it is stopped and nobody said how long.
@@ -28,6 +28,7 @@ pub(super) async fn carry_out<E: Engine>(
     call: &Call,
 ) -> Result<Outcome, CallError> {
     let spec = &record.spec;
+    let is_armed = record.mode == Mode::Live;
     match call {
         Call::Create => {
             images::require(tools, record, &Peer::Controller).await?;
@@ -40,12 +41,19 @@ pub(super) async fn carry_out<E: Engine>(
             tools.engine.start(spec).await?;
         }
         Call::Stop => tools.engine.stop(spec, grace_seconds(record)).await?,
-        Call::Arm(plan) => tools.engine.arm(spec, plan.mode).await?,
+        Call::Arm(arming) if arming.plan.mode == Mode::Live => {
+            armed::arm(tools, record, arming).await?;
+        }
+        // Nothing can be done beforehand.
+        Call::Arm(_) => {}
+        Call::Freeze if is_armed => return armed::freeze(tools, record).await.map(Outcome::Image),
         Call::Freeze => return freeze(tools, record).await.map(Outcome::Image),
         Call::Hold => tools.engine.freeze(spec, Mode::Live).await?,
         Call::Thaw => thaw(tools, record).await?,
         Call::Prepare => prepare(tools, record).await?,
+        Call::Fetch if is_armed => return armed::fetch(tools, record).await.map(Outcome::Image),
         Call::Fetch => return fetch(tools, record).await.map(Outcome::Image),
+        Call::Stage if is_armed => armed::stage(tools, record).await?,
         Call::Stage => {
             tools.begin(record, Step::Staging);
             // After an opening that failed it is attached.
@@ -53,12 +61,13 @@ pub(super) async fn carry_out<E: Engine>(
             let file = tools.checkpoint(spec.id, record.epoch);
             tools.engine.stage(spec, record.mode, &file).await?;
         }
+        Call::Open if is_armed => armed::open(tools, record).await?,
         Call::Open => {
             tools.begin(record, Step::Opening);
             // First: what it sends in its first moment must not wait for an answer to an ARP
             // request that nobody heard.
             tools.network.attach(spec.id, &spec.address).await?;
-            tools.engine.open(spec, record.mode).await?;
+            tools.engine.open(spec, record.mode, || {}).await?;
             let checkpoint = tools.checkpoint(spec.id, record.epoch);
             remove(&arrived::note_of(&checkpoint)).await?;
             remove(&checkpoint).await?;
@@ -71,8 +80,12 @@ pub(super) async fn carry_out<E: Engine>(
             // An epoch that was given out since may not have been told of those before it.
             for epoch in earlier.chain([record.epoch]) {
                 tools.streams.withdraw(&StreamId::Checkpoint { container, epoch });
+                tools.streams.withdraw(&StreamId::Metadata { container, epoch });
             }
+            // First: the address is another node's, whatever the rest takes.
+            tools.network.cut(container).await?;
             tools.engine.destroy(spec).await?;
+            armed::forget(tools, container, None).await?;
             tools.network.remove(container).await?;
             // Every checkpoint of it, of whichever epoch, whole or partial.
             sweep(tools, &format!("{container}-")).await?;
@@ -114,6 +127,7 @@ async fn thaw<E: Engine>(tools: &Tools<E>, record: &Record) -> Result<(), CallEr
     // The namespace may be gone after a reboot of the host; a thaw then fails below.
     tools.network.attach(container, &record.spec.address).await?;
     tools.engine.thaw(&record.spec, record.mode).await?;
+    armed::forget(tools, container, Some(epoch)).await?;
     remove(&tools.checkpoint(container, epoch)).await
 }
 
@@ -124,7 +138,8 @@ async fn prepare<E: Engine>(tools: &Tools<E>, record: &Record) -> Result<(), Cal
     images::require(tools, record, &from.into()).await?;
     let netns = tools.network.ensure(spec.id, &spec.address).await?;
     tools.network.cut(spec.id).await?;
-    Ok(tools.engine.prepare(spec, record.mode, &netns).await?)
+    tools.engine.prepare(spec, record.mode, &netns).await?;
+    if record.mode == Mode::Live { armed::prepare(tools, record).await } else { Ok(()) }
 }
 
 /// Target: the checkpoint, verified whole.
@@ -152,7 +167,17 @@ pub(super) async fn receive<E: Engine>(
     step: Step,
 ) -> Result<Digest, CallError> {
     let options = ReceiveOptions { bwlimit: record.bwlimit, ..ReceiveOptions::default() };
-    let mut transfer = tools.streams.receive(stream, from.clone(), into.to_path_buf(), options);
+    let transfer = tools.streams.receive(stream, from.clone(), into.to_path_buf(), options);
+    watched(tools, record, transfer, step).await
+}
+
+/// Waits for a stream and reports how far it is as it comes.
+pub(super) async fn watched<E: Engine>(
+    tools: &Tools<E>,
+    record: &Record,
+    mut transfer: Receiving,
+    step: Step,
+) -> Result<Digest, CallError> {
     let watched = transfer.progress();
     let mut every = tokio::time::interval(PROGRESS_EVERY);
     loop {
@@ -164,7 +189,7 @@ pub(super) async fn receive<E: Engine>(
             _ = every.tick() => {
                 let at = *watched.borrow();
                 // The step is worth telling once bytes flow: the target waits long before.
-                if at.total_bytes.is_some() {
+                if at.bytes > 0 || at.total_bytes.is_some() {
                     tools.report(shown(record, step, &at));
                 }
             }
@@ -184,9 +209,15 @@ fn shown(record: &Record, step: Step, at: &StreamProgress) -> Progress {
     }
 }
 
-/// Removes a file; absent is success.
+/// Removes a file, or a directory with what is in it; absent is success.
 pub(super) async fn remove(file: &Path) -> Result<(), CallError> {
-    match tokio::fs::remove_file(file).await {
+    let removed = match tokio::fs::remove_file(file).await {
+        Err(error) if error.kind() == std::io::ErrorKind::IsADirectory => {
+            tokio::fs::remove_dir_all(file).await
+        }
+        removed => removed,
+    };
+    match removed {
         Err(source) if source.kind() != std::io::ErrorKind::NotFound => {
             Err(CallError::File { what: format!("removing {}", file.display()), source })
         }

@@ -1,0 +1,263 @@
+//! The calls of an armed move: metadata ahead, images as they grow, frames held meanwhile.
+//!
+//! ```text
+//! source   arm: metadata ──archive──▶     freeze: images ──archive, growing──▶
+//! target   prepare: ◀── metadata          fetch: ◀── images; with the first byte the address
+//!          is claimed: guarded, held, attached, announced
+//! ```
+
+use std::fs::File;
+use std::ops::Range;
+use std::path::Path;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use godwit_bus::stream::{Archive, ReceiveOptions, manifest_digest};
+use godwit_proto::frame::Step;
+use godwit_proto::id::{ContainerId, Digest, Epoch};
+use godwit_proto::migration::{Arming, Record};
+use godwit_proto::stream::StreamId;
+use godwit_proto::topic::Peer;
+
+use super::calls::watched;
+use super::{CallError, Tools, arrived};
+use crate::engine::{Engine, ImageSink};
+use crate::network::{Held, Port};
+
+/// Tells the target how much memory it is to expect.
+const EXPECTED: &str = "expected-bytes";
+/// What of an archive must survive the agent, in the directory that it is of.
+const LAYOUT: &str = "layout";
+
+/// A container's address on a node where it does not run yet.
+pub(crate) struct Claim {
+    port: Port,
+    held: Held,
+}
+
+/// Source: what podman knows of the container is on offer, and the checkpoint waits.
+pub(super) async fn arm<E: Engine>(
+    tools: &Tools<E>,
+    record: &Record,
+    arming: &Arming,
+) -> Result<(), CallError> {
+    let (container, epoch) = (record.spec.id, arming.epoch);
+    tools.images.clear(container, None)?;
+    let metadata = tools.metadata(container, epoch);
+    remake(&metadata)?;
+    let used = tools.engine.usage().await?.into_iter().find(|usage| usage.id == container);
+    let expected = used.map_or(0, |usage| usage.memory_bytes);
+    let images = tools.images.make(container, epoch, expected)?;
+    tools.engine.arm(&record.spec, &images, &metadata).await?;
+    std::fs::write(metadata.join(EXPECTED), expected.to_string())
+        .map_err(|source| failed("writing", &metadata, source))?;
+
+    let stream = StreamId::Metadata { container, epoch };
+    let archive = tools.streams.offer_archive(stream, Peer::from(arming.to.clone()));
+    let reading = |source| failed("reading", &metadata, source);
+    for entry in std::fs::read_dir(&metadata).map_err(reading)? {
+        let entry = entry.map_err(reading)?;
+        let file = File::open(entry.path()).map_err(reading)?;
+        let size = file.metadata().map_err(reading)?.len();
+        archive.append(&entry.file_name().to_string_lossy(), &Arc::new(file), 0..size)?;
+    }
+    archive.finish(None)?;
+    Ok(())
+}
+
+/// Source: freeze, cut, dump; the images are on their way while criu writes them.
+pub(super) async fn freeze<E: Engine>(
+    tools: &Tools<E>,
+    record: &Record,
+) -> Result<Digest, CallError> {
+    let (spec, epoch) = (&record.spec, record.epoch);
+    let to = record.peer.clone().ok_or(CallError::NoPeer)?;
+    let port = tools.network.ready(spec.id, &spec.address).await?;
+    tools.begin(record, Step::Freezing);
+    tools.engine.freeze(spec, record.mode).await?;
+    // Only what is frozen is cut: a kernel that still runs would answer with a reset.
+    port.cut()?;
+    tools.begin(record, Step::Dumping);
+    let images = tools.images.path(spec.id, epoch);
+    let stream = StreamId::Checkpoint { container: spec.id, epoch };
+    let sink = Sink {
+        archive: tools.streams.offer_archive(stream, Peer::from(to)),
+        refused: Mutex::default(),
+    };
+    tools.engine.dump_armed(spec, &images, &sink).await?;
+    let offered = sink.finish(&images.join(LAYOUT))?;
+    let manifest = offered.manifest().await.ok_or(CallError::Withdrawn)?;
+    Ok(manifest_digest(&manifest))
+}
+
+/// Source, after a restart of the agent: the images of a frozen container, on offer again.
+pub(super) fn resume<E: Engine>(tools: &Tools<E>, record: &Record) -> Result<(), CallError> {
+    let (container, epoch) = (record.spec.id, record.epoch);
+    let to = record.peer.clone().ok_or(CallError::NoPeer)?;
+    let images = tools.images.path(container, epoch);
+    let stream = StreamId::Checkpoint { container, epoch };
+    let layout = images.join(LAYOUT);
+    let open = |name: &str| File::open(images.join(name));
+    tools.streams.resume_archive(stream, Peer::from(to), &layout, open)?;
+    Ok(())
+}
+
+/// Target: everything up to where criu will read the images.
+pub(super) async fn prepare<E: Engine>(
+    tools: &Tools<E>,
+    record: &Record,
+) -> Result<(), CallError> {
+    let (container, epoch) = (record.spec.id, record.epoch);
+    let metadata = tools.metadata(container, epoch);
+    let stream = StreamId::Metadata { container, epoch };
+    let from = record.peer.clone().ok_or(CallError::NoPeer)?;
+    let options = ReceiveOptions { bwlimit: record.bwlimit, ..ReceiveOptions::default() };
+    tools.streams.receive_archive(stream, from.into(), metadata.clone(), options).await?;
+    let images = tools.images.path(container, epoch);
+    // After a restart of the agent it may hold some of the images already.
+    if !images.exists() {
+        let expected = std::fs::read_to_string(metadata.join(EXPECTED)).unwrap_or_default();
+        tools.images.make(container, epoch, expected.trim().parse().unwrap_or(0))?;
+    }
+    Ok(tools.engine.await_images(&record.spec, &images, &metadata).await?)
+}
+
+/// Target: the images, verified whole. With the first of them the source is known to be
+/// frozen and cut, and the address is claimed.
+pub(super) async fn fetch<E: Engine>(
+    tools: &Tools<E>,
+    record: &Record,
+) -> Result<Digest, CallError> {
+    let (container, epoch) = (record.spec.id, record.epoch);
+    let images = tools.images.path(container, epoch);
+    if let Some(digest) = arrived::known(&images, tools.boot).await {
+        tracing::info!(%container, %epoch, "the images had arrived before the agent restarted");
+        return Ok(digest);
+    }
+    let from = record.peer.clone().ok_or(CallError::NoPeer)?;
+    let stream = StreamId::Checkpoint { container, epoch };
+    let options = ReceiveOptions { bwlimit: record.bwlimit, ..ReceiveOptions::default() };
+    let transfer = tools.streams.receive_archive(stream, from.into(), images.clone(), options);
+    let mut progress = transfer.progress();
+    let first_byte = async {
+        match progress.wait_for(|at| at.bytes > 0).await {
+            Ok(_) => claim(tools, record).await,
+            // The transfer has failed, and says so itself.
+            Err(_) => Ok(()),
+        }
+    };
+    let (received, claimed) =
+        tokio::join!(watched(tools, record, transfer, Step::Transferring), first_byte);
+    let digest = received?;
+    claimed?;
+    arrived::note(&images, tools.boot, digest).await?;
+    Ok(digest)
+}
+
+/// Target: to the gate.
+pub(super) async fn stage<E: Engine>(tools: &Tools<E>, record: &Record) -> Result<(), CallError> {
+    let (container, epoch) = (record.spec.id, record.epoch);
+    tools.begin(record, Step::Staging);
+    if !tools.claims().contains_key(&container) {
+        claim(tools, record).await?;
+    }
+    let (images, metadata) = (tools.images.path(container, epoch), tools.metadata(container, epoch));
+    Ok(tools.engine.stage_armed(&record.spec, &images, &metadata).await?)
+}
+
+/// Target: run. The guard falls, and what was held arrives, as soon as every process is let go.
+pub(super) async fn open<E: Engine>(tools: &Tools<E>, record: &Record) -> Result<(), CallError> {
+    let spec = &record.spec;
+    tools.begin(record, Step::Opening);
+    let claim = tools.claims().remove(&spec.id);
+    let runs = || {
+        let Some(Claim { port, held }) = claim else { return };
+        if let Err(error) = port.unguard() {
+            tracing::error!(container = %spec.id, %error, "the guard stays: attaching drops it");
+        }
+        tokio::spawn(async move {
+            match held.replay().await {
+                Ok(released) => tracing::info!(?released, "held frames replayed"),
+                Err(error) => tracing::warn!(%error, "held frames are lost"),
+            }
+        });
+    };
+    tools.engine.open(spec, record.mode, runs).await?;
+    // Attached already, but after a restart of the agent, and then guarded.
+    tools.network.attach(spec.id, &spec.address).await?;
+    forget(tools, spec.id, Some(record.epoch)).await
+}
+
+/// Either end: nothing of the attempts is of use any more. Frames that are held go back to
+/// the bridge, where the container's address is elsewhere by now.
+pub(super) async fn forget<E: Engine>(
+    tools: &Tools<E>,
+    container: ContainerId,
+    epoch: Option<Epoch>,
+) -> Result<(), CallError> {
+    if let Some(epoch) = epoch {
+        tools.streams.withdraw(&StreamId::Metadata { container, epoch });
+        tools.streams.withdraw(&StreamId::Checkpoint { container, epoch });
+        remove_dir(&tools.metadata(container, epoch))?;
+    }
+    tools.images.clear(container, None)?;
+    if let Some(claim) = { tools.claims().remove(&container) }
+        && let Err(error) = claim.held.send_back().await
+    {
+        tracing::warn!(%container, %error, "held frames are lost");
+    }
+    Ok(())
+}
+
+/// Takes the address over: nothing gets in or out, and what comes for it is held.
+async fn claim<E: Engine>(tools: &Tools<E>, record: &Record) -> Result<(), CallError> {
+    let spec = &record.spec;
+    let port = tools.network.ready(spec.id, &spec.address).await?;
+    port.guard()?;
+    let held = tools.network.hold(spec.id, &spec.address).await?;
+    port.attach()?;
+    port.announce()?;
+    tools.claims().insert(spec.id, Claim { port, held });
+    Ok(())
+}
+
+/// Hands the dump's files to the archive.
+struct Sink {
+    archive: Archive,
+    refused: Mutex<Option<CallError>>,
+}
+
+impl ImageSink for Sink {
+    fn add(&self, name: &str, file: &Arc<File>, span: Range<u64>) {
+        if let Err(error) = self.archive.append(name, file, span) {
+            *self.refused.lock().unwrap_or_else(PoisonError::into_inner) = Some(error.into());
+        }
+    }
+}
+
+impl Sink {
+    fn finish(self, layout: &Path) -> Result<godwit_bus::stream::Offered, CallError> {
+        match self.refused.into_inner().unwrap_or_else(PoisonError::into_inner) {
+            Some(error) => Err(error),
+            None => Ok(self.archive.finish(Some(layout))?),
+        }
+    }
+}
+
+fn remake(dir: &Path) -> Result<(), CallError> {
+    remove_dir(dir)?;
+    std::fs::create_dir_all(dir).map_err(|source| failed("making", dir, source))
+}
+
+/// Removes a directory; absent is success.
+fn remove_dir(dir: &Path) -> Result<(), CallError> {
+    match std::fs::remove_dir_all(dir) {
+        Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
+            Err(failed("removing", dir, error))
+        }
+        _ => Ok(()),
+    }
+}
+
+fn failed(doing: &str, path: &Path, source: std::io::Error) -> CallError {
+    CallError::File { what: format!("{doing} {}", path.display()), source }
+}
