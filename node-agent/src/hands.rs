@@ -48,7 +48,7 @@ pub(crate) enum CallError {
     #[error(transparent)]
     Offer(#[from] godwit_bus::stream::OfferError),
     #[error(transparent)]
-    Record(#[from] godwit_bus::stream::RecordError),
+    Record(#[from] godwit_proto::stream::record::RecordError),
     #[error(transparent)]
     Layout(#[from] godwit_bus::stream::LayoutError),
     #[error("{what}: {source}")]
@@ -67,8 +67,7 @@ const CHECKPOINT: &str = ".checkpoint";
 /// The epoch of a container's checkpoint, from the name that [`Tools::checkpoint`] gave it.
 fn epoch_of(container: ContainerId, file: &str) -> Option<Epoch> {
     let epoch = file.strip_prefix(&format!("{container}-"))?.strip_suffix(CHECKPOINT)?;
-    let (generation, counter) = epoch.split_once('.')?;
-    Some(Epoch { generation: generation.parse().ok()?, counter: counter.parse().ok()? })
+    epoch.parse().ok()
 }
 
 /// What every call needs.

@@ -204,6 +204,22 @@ impl fmt::Display for Epoch {
         write!(f, "{}.{}", self.generation, self.counter)
     }
 }
+/// Text that is no epoch.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("`{0}` is not an epoch: two numbers with a dot between them")]
+pub struct EpochError(String);
+
+impl FromStr for Epoch {
+    type Err = EpochError;
+    fn from_str(text: &str) -> Result<Self, EpochError> {
+        let parts = text.split_once('.');
+        let read = parts.and_then(|(generation, counter)| {
+            Some(Self { generation: generation.parse().ok()?, counter: counter.parse().ok()? })
+        });
+        read.ok_or_else(|| EpochError(text.chars().take(40).collect()))
+    }
+}
+
 impl fmt::Debug for Epoch {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         fmt::Display::fmt(self, f)
@@ -286,6 +302,8 @@ mod tests {
     #[test]
     fn a_later_generation_outranks_any_counter() {
         let old = Epoch { generation: 1, counter: 900 };
+        assert_eq!(old.to_string().parse(), Ok(old));
+        assert!("1".parse::<Epoch>().is_err() && "1.x".parse::<Epoch>().is_err());
         let new = Epoch { generation: 2, counter: 1 };
         assert!(new > old);
     }

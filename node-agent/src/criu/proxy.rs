@@ -149,7 +149,7 @@ impl Proxy {
         let at_gate = self.kind == Kind::Restore && script == GATE;
         let mut actions = vec![Action::Tell(Report::Notify { script })];
         match self.phase {
-            Phase::Refused => actions.push(Action::Answer(false)),
+            Phase::Held | Phase::Refused => actions.push(Action::Answer(false)),
             Phase::Working if at_gate => {
                 self.phase = Phase::Asked;
                 actions.push(Action::Forward);
@@ -178,7 +178,7 @@ impl Proxy {
         match self.phase {
             Phase::Asked | Phase::Gated => actions.extend(self.refuse()),
             Phase::Working => actions.push(Action::Hang),
-            Phase::Opened | Phase::Refused | Phase::Ended => {}
+            Phase::Held | Phase::Opened | Phase::Refused | Phase::Ended => {}
         }
         actions
     }

@@ -26,7 +26,6 @@ use tokio::task::JoinHandle;
 use super::EngineError;
 use super::containers::Stored;
 use super::late::Before;
-use super::mounts;
 use super::podman::Podman;
 use super::source::{with_cause, wrong};
 use crate::criu::gate::{Attended, GateError};

@@ -115,7 +115,7 @@ impl Podman {
         &self,
         spec: &ContainerSpec,
         mode: Mode,
-        runs: impl FnOnce(),
+        runs: impl FnOnce() + Send,
     ) -> Result<(), EngineError> {
         if mode == Mode::Cold {
             return super::Engine::start(self, spec).await;

@@ -139,11 +139,9 @@ pub(super) async fn fetch<E: Engine>(
     let transfer = tools.streams.receive_archive(stream, from.into(), images.clone(), options);
     let mut progress = transfer.progress();
     let first_byte = async {
-        match progress.wait_for(|at| at.bytes > 0).await {
-            Ok(_) => claim(tools, record).await,
-            // The transfer has failed, and says so itself.
-            Err(_) => Ok(()),
-        }
+        let has_come = progress.wait_for(|at| at.bytes > 0).await.is_ok();
+        // Where none came the transfer has failed, and says so itself.
+        if has_come { claim(tools, record).await } else { Ok(()) }
     };
     let (received, claimed) =
         tokio::join!(watched(tools, record, transfer, Step::Transferring), first_byte);
@@ -174,12 +172,10 @@ pub(super) async fn open<E: Engine>(tools: &Tools<E>, record: &Record) -> Result
         if let Err(error) = port.unguard() {
             tracing::error!(container = %spec.id, %error, "the guard stays: attaching drops it");
         }
-        tokio::spawn(async move {
-            match held.replay().await {
-                Ok(released) => tracing::info!(?released, "held frames replayed"),
-                Err(error) => tracing::warn!(%error, "held frames are lost"),
-            }
-        });
+        match held.replay() {
+            Ok(released) => tracing::info!(?released, "held frames replayed"),
+            Err(error) => tracing::warn!(%error, "held frames are lost"),
+        }
     };
     tools.engine.open(spec, record.mode, runs).await?;
     // Attached already, but after a restart of the agent, and then guarded.
@@ -201,7 +197,7 @@ pub(super) async fn forget<E: Engine>(
     }
     tools.images.clear(container, None)?;
     if let Some(claim) = { tools.claims().remove(&container) }
-        && let Err(error) = claim.held.send_back().await
+        && let Err(error) = claim.held.send_back()
     {
         tracing::warn!(%container, %error, "held frames are lost");
     }
