@@ -281,8 +281,11 @@ pub(crate) struct Migrate {
     #[arg(long, value_name = "NODE")]
     pub(crate) to: Option<String>,
     /// Stop it, move its files, start it there
-    #[arg(long)]
+    #[arg(long, conflicts_with = "plain")]
     pub(crate) cold: bool,
+    /// Take the memory along by podman's own export and import: slower, for nodes that cannot arm
+    #[arg(long)]
+    pub(crate) plain: bool,
     /// Only say whether it would be let in and what it would cost
     #[arg(long)]
     pub(crate) dry_run: bool,

@@ -32,9 +32,9 @@ fn reason(code: &'static str, message: impl Display, remedy: impl Display) -> Op
     Some(Reason { code, message: message.to_string(), remedy: remedy.to_string() })
 }
 
-/// The source of a live move: only that one takes memory along.
+/// The source of a move that takes memory along.
 fn live<'a>(wish: &Wish<'a>) -> Option<&'a NodeFacts> {
-    wish.source.filter(|_| wish.mode == Mode::Live)
+    wish.source.filter(|_| wish.mode != Mode::Cold)
 }
 
 fn target_is_another(wish: &Wish<'_>, target: &NodeFacts) -> Option<Reason> {

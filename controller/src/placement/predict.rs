@@ -35,7 +35,7 @@ pub fn predict(mode: Mode, bytes: u64, bwlimit: Option<u64>, past: Option<Past>)
     };
     let least = bwlimit.map_or(0, |limit| bytes.saturating_mul(1000) / limit.max(1));
     let gap_ms = match mode {
-        Mode::Live => gap_ms.max(least),
+        Mode::Live | Mode::Plain => gap_ms.max(least),
         // It stands still from the stop to the start.
         Mode::Cold => total_ms.max(least),
     };

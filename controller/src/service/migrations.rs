@@ -248,7 +248,7 @@ fn state_fits(row: &ContainerRow, mode: Mode, live: Option<MigrationId>) -> Opti
     }
     match (row.state, mode) {
         (Running, _) | (Stopped | Exited, Mode::Cold) => None,
-        (Stopped | Exited, Mode::Live) => reason(
+        (Stopped | Exited, Mode::Live | Mode::Plain) => reason(
             "not-running",
             format!("{name} does not run, so there is no memory to take along"),
             format!("move it with --cold, or start it first (`godwit start {name}`)"),

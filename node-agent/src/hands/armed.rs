@@ -28,6 +28,9 @@ const EXPECTED: &str = "expected-bytes";
 /// What of an archive must survive the agent, in the directory that it is of.
 const LAYOUT: &str = "layout";
 
+/// Where images are received, in the directory that they belong into.
+const INCOMING: &str = "incoming";
+
 /// A container's address on a node where it does not run yet.
 pub(crate) struct Claim {
     port: Port,
@@ -136,7 +139,9 @@ pub(super) async fn fetch<E: Engine>(
     let from = record.peer.clone().ok_or(CallError::NoPeer)?;
     let stream = StreamId::Checkpoint { container, epoch };
     let options = ReceiveOptions { bwlimit: record.bwlimit, ..ReceiveOptions::default() };
-    let transfer = tools.streams.receive_archive(stream, from.into(), images.clone(), options);
+    // The directory that criu waits on must stay the same one.
+    let incoming = images.join(INCOMING);
+    let transfer = tools.streams.receive_archive(stream, from.into(), incoming.clone(), options);
     let mut progress = transfer.progress();
     let first_byte = async {
         let has_come = progress.wait_for(|at| at.bytes > 0).await.is_ok();
@@ -147,6 +152,7 @@ pub(super) async fn fetch<E: Engine>(
         tokio::join!(watched(tools, record, transfer, Step::Transferring), first_byte);
     let digest = received?;
     claimed?;
+    move_up(&incoming, &images).map_err(|source| failed("moving", &incoming, source))?;
     arrived::note(&images, tools.boot, digest).await?;
     Ok(digest)
 }
@@ -237,6 +243,14 @@ impl Sink {
             None => Ok(self.archive.finish(Some(layout))?),
         }
     }
+}
+
+fn move_up(from: &Path, to: &Path) -> std::io::Result<()> {
+    for entry in std::fs::read_dir(from)? {
+        let entry = entry?;
+        std::fs::rename(entry.path(), to.join(entry.file_name()))?;
+    }
+    std::fs::remove_dir(from)
 }
 
 fn remake(dir: &Path) -> Result<(), CallError> {

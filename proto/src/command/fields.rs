@@ -133,8 +133,11 @@ impl Fields {
         match self.optional_text(field)?.as_deref() {
             None => Ok(Mode::default()),
             Some("live") => Ok(Mode::Live),
+            Some("plain") => Ok(Mode::Plain),
             Some("cold") => Ok(Mode::Cold),
-            Some(other) => Err(value(field, &format!("`{other}` is not a mode: live or cold"))),
+            Some(other) => {
+                Err(value(field, &format!("`{other}` is not a mode: live, plain or cold")))
+            }
         }
     }
 

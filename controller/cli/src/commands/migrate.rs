@@ -16,7 +16,11 @@ use crate::render::{Format, cell, read};
 pub(super) async fn migrate(context: &Context, migrate: &Migrate) -> Result<(), Failure> {
     let body = json!({
         "to": migrate.to,
-        "mode": if migrate.cold { "cold" } else { "live" },
+        "mode": match (migrate.cold, migrate.plain) {
+            (true, _) => "cold",
+            (_, true) => "plain",
+            _ => "live",
+        },
         "bwlimit": migrate.bwlimit,
         "dry_run": migrate.dry_run,
     });
