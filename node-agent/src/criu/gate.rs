@@ -18,6 +18,7 @@ use godwit_proto::id::ContainerId;
 use tokio::sync::oneshot;
 use tokio::task::AbortHandle;
 
+use super::proxy;
 use super::socket::{Connection, Listener};
 use super::word::{Answer, Kind, Order, Report};
 use crate::engine::cgroup::Cgroup;
@@ -275,14 +276,27 @@ impl Attended {
         self.until(|report| matches!(report, Report::Notify { script } if script == point)).await
     }
 
-    /// Lets a staged restore run; returns once criu has let go of every process.
+    /// Lets a staged restore run; returns once criu has let go of every process. `caught` is
+    /// called when criu has caught each of them on its way back into its own code: what is
+    /// frozen then has not run when this returns.
     ///
     /// On an error the kernel's word decides what became of it.
-    pub(crate) async fn commit(self) -> Result<(), GateError> {
+    pub(crate) async fn commit(self, caught: impl FnOnce()) -> Result<(), GateError> {
         self.connection.send(Order::Commit.as_str().as_bytes())?;
+        let mut caught = Some(caught);
         // runc may be gone by then: the proxy stands in for it.
-        while !self.next().await?.is_success()? {}
-        Ok(())
+        loop {
+            let report = self.next().await?;
+            if report.is_success()? {
+                return Ok(());
+            }
+            if report == (Report::Notify { script: proxy::CAUGHT.to_owned() })
+                && let Some(caught) = caught.take()
+            {
+                caught();
+                self.go()?;
+            }
+        }
     }
 
     /// Returns once criu says that it has succeeded.

@@ -13,12 +13,18 @@
 //! with nothing to undo. The one rule above all: `post-restore` is answered with yes only in `Gated`, and only
 //! on the word `commit`. After that nobody may stop the restore: when runc dies, the proxy
 //! answers in its stead; when criu dies, what it had built is killed.
+//!
+//! Once more criu waits, when it has caught every process on its way back into its own code
+//! (`pre-resume`): the agent freezes them there, and thaws them when the network is theirs.
+//! An agent that is gone by then is not waited for.
 
 use super::message::{NOTIFY, Request, Response};
 use super::word::{Kind, Order, Report};
 
 /// The point at which every process is rebuilt and none runs.
 const GATE: &str = "post-restore";
+/// The point at which every process is about to run its own code.
+pub(crate) const CAUGHT: &str = "pre-resume";
 
 /// What happened at one of the three ends.
 #[derive(Debug)]
@@ -63,6 +69,7 @@ enum Phase {
     Asked,
     Gated,
     Opened,
+    Caught,
     Refused,
     Ended,
 }
@@ -75,12 +82,13 @@ pub(crate) struct Proxy {
     /// The container's first process, once criu has made it.
     init: Option<i32>,
     has_runc: bool,
+    has_agent: bool,
 }
 
 impl Proxy {
     /// A proxy whose request goes to criu now.
     pub(crate) fn new(kind: Kind) -> Self {
-        Self { kind, phase: Phase::Working, init: None, has_runc: true }
+        Self { kind, phase: Phase::Working, init: None, has_runc: true, has_agent: true }
     }
 
     /// A proxy whose request waits for [`Order::Go`].
@@ -95,6 +103,7 @@ impl Proxy {
 
     /// What to do about `event`.
     pub(crate) fn step(&mut self, event: &Event<'_>) -> Vec<Action> {
+        self.has_agent &= !matches!(event, Event::AgentGone);
         if self.phase == Phase::Held {
             return self.step_held(event);
         }
@@ -114,10 +123,14 @@ impl Proxy {
                 }
             }
             // criu has its answer already: a second one would be taken for the next question's.
-            Event::Runc(_) if self.phase == Phase::Refused => Vec::new(),
+            Event::Runc(_) if matches!(self.phase, Phase::Refused | Phase::Caught) => Vec::new(),
             Event::Runc(_) => vec![Action::Forward],
             Event::RuncGone => self.runc_gone(),
             Event::Agent(Order::Commit) if self.phase == Phase::Gated => {
+                self.phase = Phase::Opened;
+                vec![Action::Answer(true)]
+            }
+            Event::Agent(_) | Event::AgentGone if self.phase == Phase::Caught => {
                 self.phase = Phase::Opened;
                 vec![Action::Answer(true)]
             }
@@ -147,9 +160,11 @@ impl Proxy {
             self.init = notify.pid.filter(|pid| *pid > 0).or(self.init);
         }
         let at_gate = self.kind == Kind::Restore && script == GATE;
-        let mut actions = vec![Action::Tell(Report::Notify { script })];
+        let mut actions = vec![Action::Tell(Report::Notify { script: script.clone() })];
         match self.phase {
             Phase::Held | Phase::Refused => actions.push(Action::Answer(false)),
+            // Nobody else has anything to do here, and the agent is asked.
+            Phase::Opened if script == CAUGHT && self.has_agent => self.phase = Phase::Caught,
             Phase::Working if at_gate => {
                 self.phase = Phase::Asked;
                 actions.push(Action::Forward);
@@ -178,7 +193,7 @@ impl Proxy {
         match self.phase {
             Phase::Asked | Phase::Gated => actions.extend(self.refuse()),
             Phase::Working => actions.push(Action::Hang),
-            Phase::Held | Phase::Opened | Phase::Refused | Phase::Ended => {}
+            Phase::Held | Phase::Opened | Phase::Caught | Phase::Refused | Phase::Ended => {}
         }
         actions
     }
@@ -314,6 +329,26 @@ mod tests {
         assert_eq!(proxy.step(&Event::RuncGone), [Action::Tell(Report::RuncGone)]);
         let actions = proxy.step(&Event::Criu(&notify("network-unlock")));
         assert_eq!(actions, [told("network-unlock"), Action::Answer(true)]);
+    }
+
+    #[test]
+    fn the_caught_wait_for_the_agent_while_there_is_one() {
+        let caught = || {
+            let mut proxy = gated();
+            proxy.step(&Event::Agent(Order::Commit));
+            assert_eq!(proxy.step(&Event::Criu(&notify(CAUGHT))), [told(CAUGHT)]);
+            proxy
+        };
+        for event in [Event::Agent(Order::Go), Event::AgentGone] {
+            let mut proxy = caught();
+            assert_eq!(proxy.step(&Event::RuncGone), [Action::Tell(Report::RuncGone)]);
+            assert_eq!(proxy.step(&event), [Action::Answer(true)], "{event:?}");
+        }
+        let mut alone = gated();
+        alone.step(&Event::Agent(Order::Commit));
+        assert_eq!(alone.step(&Event::AgentGone), []);
+        let actions = alone.step(&Event::Criu(&notify(CAUGHT)));
+        assert_eq!(actions, [told(CAUGHT), Action::Forward]);
     }
 
     #[test]

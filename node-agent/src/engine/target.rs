@@ -125,6 +125,8 @@ impl Podman {
             let stored = self.must_find(spec, "opening")?;
             return match self.execution(&stored)? {
                 Execution::Running => Ok(()),
+                // An earlier life opened it and ended before it let it run.
+                Execution::Frozen => self.cgroup(&stored).settle(false, OPEN).await,
                 _ => Err(wrong(spec, "opening", "it does not wait at the gate")),
             };
         };
@@ -134,11 +136,20 @@ impl Podman {
         };
         // From here on it counts as one that may run: what dies later has run.
         self.unmark(spec.id)?;
-        match tokio::time::timeout(OPEN, attended.commit()).await {
+        let cgroup = self.cgroup(&self.must_find(spec, "opening")?);
+        // Whatever a process sent before its network is its own would be lost.
+        let freeze = || {
+            if let Err(error) = cgroup.set_frozen(true) {
+                tracing::warn!(container = %spec.id, %error, "it runs before its network is ready");
+            }
+        };
+        match tokio::time::timeout(OPEN, attended.commit(freeze)).await {
             Err(_) => return Err(late()),
             Ok(Err(error)) => return Err(self.blame(spec, "opening", restore, error).await),
-            Ok(Ok(())) => runs(),
+            Ok(Ok(())) => {}
         }
+        runs();
+        cgroup.settle(false, OPEN).await?;
         match tokio::time::timeout(OPEN, &mut restore).await {
             Err(_) => Err(late()),
             Ok(Ok(Ok(Ok(_)))) => Ok(()),
