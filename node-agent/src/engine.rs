@@ -234,7 +234,7 @@ pub trait Engine: Send + Sync + 'static {
         file: &Path,
     ) -> impl Future<Output = Result<(), EngineError>> + Send;
     /// Target: opens the gate and returns once every process runs and the engine knows it;
-    /// `runs` is called in between, as soon as the kernel has let go of the last process.
+    /// `runs` is called in between, when every process is whole and about to run.
     ///
     /// On an error the kernel's word decides what became of the copy.
     fn open(

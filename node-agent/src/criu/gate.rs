@@ -277,26 +277,27 @@ impl Attended {
     }
 
     /// Lets a staged restore run; returns once criu has let go of every process. `caught` is
-    /// called when criu has caught each of them on its way back into its own code: what is
-    /// frozen then has not run when this returns.
+    /// called when criu has caught each of them on its way back into its own code, and criu
+    /// goes on when it returns; its answer is handed on.
     ///
     /// On an error the kernel's word decides what became of it.
-    pub(crate) async fn commit(self, caught: impl FnOnce()) -> Result<(), GateError> {
+    pub(crate) async fn commit<T>(self, caught: impl FnOnce() -> T) -> Result<T, GateError> {
         self.connection.send(Order::Commit.as_str().as_bytes())?;
-        let mut caught = Some(caught);
         // runc may be gone by then: the proxy stands in for it.
         loop {
             let report = self.next().await?;
-            if report.is_success()? {
-                return Ok(());
+            if report == (Report::Notify { script: proxy::CAUGHT.to_owned() }) {
+                break;
             }
-            if report == (Report::Notify { script: proxy::CAUGHT.to_owned() })
-                && let Some(caught) = caught.take()
-            {
-                caught();
-                self.go()?;
+            if report.is_success()? {
+                // A criu that has let them go without a word of it.
+                return Ok(caught());
             }
         }
+        let answer = caught();
+        self.go()?;
+        while !self.next().await?.is_success()? {}
+        Ok(answer)
     }
 
     /// Returns once criu says that it has succeeded.

@@ -15,7 +15,7 @@
 //! answers in its stead; when criu dies, what it had built is killed.
 //!
 //! Once more criu waits, when it has caught every process on its way back into its own code
-//! (`pre-resume`): the agent freezes them there, and thaws them when the network is theirs.
+//! (`pre-resume`): the agent makes the network theirs before they send anything.
 //! An agent that is gone by then is not waited for.
 
 use super::message::{NOTIFY, Request, Response};

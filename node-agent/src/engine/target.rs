@@ -125,8 +125,6 @@ impl Podman {
             let stored = self.must_find(spec, "opening")?;
             return match self.execution(&stored)? {
                 Execution::Running => Ok(()),
-                // An earlier life opened it and ended before it let it run.
-                Execution::Frozen => self.cgroup(&stored).settle(false, OPEN).await,
                 _ => Err(wrong(spec, "opening", "it does not wait at the gate")),
             };
         };
@@ -134,22 +132,18 @@ impl Podman {
             what: format!("opening container {}", spec.name),
             seconds: OPEN.as_secs(),
         };
-        // From here on it counts as one that may run: what dies later has run.
-        self.unmark(spec.id)?;
-        let cgroup = self.cgroup(&self.must_find(spec, "opening")?);
-        // Whatever a process sent before its network is its own would be lost.
-        let freeze = || {
-            if let Err(error) = cgroup.set_frozen(true) {
-                tracing::warn!(container = %spec.id, %error, "it runs before its network is ready");
-            }
+        // Until then nobody can have seen it run, and the same images restore again; from then
+        // on it counts as one that may run, and its network must be its own.
+        let caught = || {
+            let unmarked = self.unmark(spec.id);
+            runs();
+            unmarked
         };
-        match tokio::time::timeout(OPEN, attended.commit(freeze)).await {
+        match tokio::time::timeout(OPEN, attended.commit(caught)).await {
             Err(_) => return Err(late()),
             Ok(Err(error)) => return Err(self.blame(spec, "opening", restore, error).await),
-            Ok(Ok(())) => {}
+            Ok(Ok(unmarked)) => unmarked?,
         }
-        runs();
-        cgroup.settle(false, OPEN).await?;
         match tokio::time::timeout(OPEN, &mut restore).await {
             Err(_) => Err(late()),
             Ok(Ok(Ok(Ok(_)))) => Ok(()),
