@@ -23,9 +23,15 @@ use crate::view::{ContainerView, Fenced, MigrationView, Progress};
 pub(crate) struct StubCore {
     store: StoreHandle,
     events: broadcast::Sender<Event>,
+    unwritten: std::sync::Mutex<Option<(ContainerId, ContainerState)>>,
 }
 
 impl StubCore {
+    /// Has told of a state that is still to be written.
+    pub(crate) fn is_about_to_reach(&self, id: ContainerId, state: ContainerState) {
+        *self.unwritten.lock().unwrap() = Some((id, state));
+    }
+
     /// Brings a container into a state, as a node's report would.
     pub(crate) async fn reach(&self, id: ContainerId, state: ContainerState) {
         let change = move |row: &mut ContainerRow| {
@@ -102,6 +108,14 @@ impl StubCore {
 }
 
 impl Core for StubCore {
+    fn written(&self) -> futures_util::future::BoxFuture<'_, ()> {
+        Box::pin(async {
+            let unwritten = self.unwritten.lock().unwrap().take();
+            if let Some((id, state)) = unwritten {
+                self.reach(id, state).await;
+            }
+        })
+    }
     fn create(&self, spec: ContainerSpec, node: NodeId, start: bool) -> Answer<'_, ()> {
         Box::pin(async move {
             let now = Timestamp::now();
@@ -244,7 +258,11 @@ impl Stand {
         let directory = tempfile::tempdir().unwrap();
         let store = StoreHandle::open(&directory.path().join("godwit.db")).unwrap();
         let (events, _) = broadcast::channel(64);
-        let core = Arc::new(StubCore { store: store.clone(), events: events.clone() });
+        let core = Arc::new(StubCore {
+            store: store.clone(),
+            events: events.clone(),
+            unwritten: std::sync::Mutex::default(),
+        });
         let registry = Registry::open(store.clone(), events).await.unwrap();
         let images = Images::open(directory.path().join("images"), store.clone()).unwrap();
         let service = Service::new(Parts {

@@ -43,6 +43,9 @@ pub trait Core: Send + Sync + 'static {
     fn fence(&self, node: &NodeId) -> Answer<'_, Fenced>;
     /// Asks a node something that changes no container.
     fn ask_node(&self, node: &NodeId, request: NodeRequest) -> Answer<'_, NodeAnswer>;
+    /// Returns once all that was told of until now is in the database: what follows from one
+    /// change is told piece by piece.
+    fn written(&self) -> BoxFuture<'_, ()>;
     /// Every change from now on.
     fn events(&self) -> broadcast::Receiver<Event>;
 }
@@ -80,6 +83,12 @@ impl Core for Decisions {
     fn ask_node(&self, node: &NodeId, request: NodeRequest) -> Answer<'_, NodeAnswer> {
         let node = node.clone();
         Box::pin(async move { self.ask_node(&node, request).await })
+    }
+    fn written(&self) -> BoxFuture<'_, ()> {
+        // The core answers between two changes, never within one.
+        Box::pin(async {
+            let _run = self.run().await;
+        })
     }
     fn events(&self) -> broadcast::Receiver<Event> {
         self.events()

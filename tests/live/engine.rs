@@ -9,6 +9,7 @@ use std::any::type_name;
 
 use godwit_tests::Lab;
 
+mod dumps;
 mod host;
 mod kills;
 mod life;

@@ -9,7 +9,7 @@ fn held(fabric: &Fabric, host: &str) -> Vec<String> {
         ls /run/netns 2>/dev/null | sed 's/^/namespace /'
         ip -o link | grep -o 'gw[0-9a-f]*\\|gp[0-9a-f]*' | sort -u | sed 's/^/link /'
         ls /var/lib/godwit/spool | sed 's/^/spool /'
-        find /var/lib/godwit/work -type f ! -name probe.json | sed 's/^/work /'
+        find /var/lib/godwit/work -type f ! -name probe.json ! '(' -name trial -empty ')' | sed 's/^/work /'
         ls /sys/fs/cgroup/libpod_parent 2>/dev/null | grep '^libpod-' | sed 's/^/cgroup /'
         find /run/runc -mindepth 1 -maxdepth 1 2>/dev/null | sed 's/^/runc /'
         find /var/tmp /tmp -mindepth 1 -maxdepth 1 | grep -v storage | sed 's/^/temporary /'

@@ -70,6 +70,7 @@ impl Service {
     /// # Errors
     /// `internal`.
     pub async fn containers(&self, tenant: &Tenant) -> Result<Vec<ContainerView>, Refusal> {
+        self.parts.core.written().await;
         let (rows, live) = self
             .store("listing containers", |store| {
                 Ok((store.containers()?, store.unsettled_attempts()?))
@@ -105,6 +106,8 @@ impl Service {
     }
 
     async fn find(&self, tenant: &Tenant, reference: &str) -> Result<ContainerRow, Refusal> {
+        // Whoever was told that a move is over may ask for the next one at once.
+        self.parts.core.written().await;
         let (whose, text) = (tenant.clone(), reference.to_owned());
         let found = self
             .store("reading a container", move |store| {
@@ -161,4 +164,23 @@ fn unknown_node(name: &str) -> Refusal {
 /// A client's text, short enough to be shown again.
 fn shown(text: &str) -> String {
     text.chars().filter(|c| !c.is_control()).take(80).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use crate::bench::Stand;
+    use crate::store::ContainerState;
+
+    #[tokio::test]
+    async fn what_was_told_of_is_found() {
+        let stand = Stand::new().await;
+        let counter = stand.running("counter").await;
+        stand.core.reach(counter.id, ContainerState::Migrating).await;
+        stand.core.is_about_to_reach(counter.id, ContainerState::Running);
+        let one = stand.service.container(&Stand::tenant(), "counter").await.unwrap();
+        assert_eq!(one.state, ContainerState::Running);
+        stand.core.is_about_to_reach(counter.id, ContainerState::Exited);
+        let all = stand.service.containers(&Stand::tenant()).await.unwrap();
+        assert_eq!(all[0].state, ContainerState::Exited);
+    }
 }

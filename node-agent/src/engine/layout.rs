@@ -49,6 +49,11 @@ impl EngineConfig {
         self.rundir.join("gated")
     }
 
+    /// Marks of containers that are frozen for a hand-over, named by podman's ids.
+    pub(crate) fn frozen(&self) -> PathBuf {
+        self.rundir.join("frozen")
+    }
+
     /// podman's temporary files: whole checkpoints, and a podman that is killed leaves them.
     pub(crate) fn podman_tmp(&self) -> PathBuf {
         self.workdir.join("podman")

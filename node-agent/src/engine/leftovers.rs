@@ -5,8 +5,12 @@
 //! controllers, a service started over a socket) conmon stays in the service's group.
 //! A container whose conmon dies goes on running, but podman can neither stop nor remove
 //! it any more; so conmon is moved out before the rest is killed.
+//!
+//! criu thaws the container that it dumps, and holds its processes itself. Killed, it lets
+//! them run on, behind a network that was cut; so what was frozen is frozen again first.
 
 use std::fs;
+use std::io;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -26,6 +30,8 @@ pub(crate) struct Leftovers {
     pub(crate) hierarchy: Hierarchy,
     /// Marks of containers that are being staged: their monitors die.
     pub(crate) gates: PathBuf,
+    /// Marks of containers that are frozen for a hand-over.
+    pub(crate) frozen: PathBuf,
 }
 
 impl Leftovers {
@@ -35,6 +41,7 @@ impl Leftovers {
             what: format!("clearing {}", self.group.path().display()),
             source,
         };
+        self.freeze_again()?;
         for pid in self.group.processes().map_err(io)? {
             if self.is_needed(pid) {
                 let monitors = self.hierarchy.group(CONMON);
@@ -45,6 +52,32 @@ impl Leftovers {
             }
         }
         self.group.empty_blocking(EMPTY)
+    }
+
+    /// Freezes what is marked. Its processes need not have stopped when this returns: the kernel
+    /// lets none of them back into its program.
+    fn freeze_again(&self) -> Result<(), EngineError> {
+        let marks = match fs::read_dir(&self.frozen) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
+            marks => marks,
+        };
+        let again = |marks: fs::ReadDir| -> io::Result<()> {
+            for mark in marks {
+                let mark = mark?;
+                let podman_id = mark.file_name().to_string_lossy().into_owned();
+                let container = self.hierarchy.group(&layout::container_cgroup(&podman_id));
+                if container.is_populated()? {
+                    container.set_frozen(true)?;
+                } else {
+                    fs::remove_file(mark.path())?;
+                }
+            }
+            Ok(())
+        };
+        marks.and_then(again).map_err(|source| EngineError::Io {
+            what: format!("freezing again what is marked in {}", self.frozen.display()),
+            source,
+        })
     }
 
     /// True for the conmon of a container with processes that is not being staged.
@@ -101,7 +134,8 @@ mod tests {
         let hierarchy = Hierarchy::Unified(root.path().into());
         let gates = root.path().join("gates");
         fs::create_dir(&gates).expect("mkdir");
-        let leftovers = Leftovers { group: hierarchy.group("s"), hierarchy, gates };
+        let frozen = root.path().join("frozen");
+        let leftovers = Leftovers { group: hierarchy.group("s"), hierarchy, gates, frozen };
         let own = std::process::id().cast_signed();
         assert!(!leftovers.is_needed(own), "a test is no conmon");
     }

@@ -208,6 +208,20 @@ impl Podman {
         self.config.gates().join(id.to_string()).exists()
     }
 
+    /// Marks the container as one that stays frozen whoever dies: criu thaws it while it dumps.
+    pub(super) fn mark_frozen(&self, stored: &Stored) -> Result<(), EngineError> {
+        let dir = self.config.frozen();
+        let file = dir.join(&stored.podman_id);
+        fs::create_dir_all(dir).and_then(|()| fs::write(&file, "")).map_err(|source| {
+            EngineError::Io { what: format!("writing {}", file.display()), source }
+        })
+    }
+
+    /// Takes that mark off; none is success.
+    pub(super) fn unmark_frozen(&self, stored: &Stored) -> Result<(), EngineError> {
+        removal::remove_file(&self.config.frozen().join(&stored.podman_id))
+    }
+
     /// What the kernel shows of the container.
     pub(super) fn execution(&self, stored: &Stored) -> Result<Execution, EngineError> {
         let cgroup = self.cgroup(stored);

@@ -61,6 +61,7 @@ impl Podman {
                 source,
             })
         });
+        self.unmark_frozen(&stored)?;
         self.unmark(id)?;
         ended.and(cleared)
     }

@@ -90,6 +90,7 @@ impl Service {
                 group: hierarchy.group(&config.cgroup),
                 hierarchy: hierarchy.clone(),
                 gates: config.gates(),
+                frozen: config.frozen(),
             },
             config,
             gate,
@@ -325,7 +326,12 @@ mod tests {
         fs::create_dir_all(&config.rundir).expect("mkdir");
         let stop = Arc::new(Stop::default());
         let keeper = Keeper {
-            leftovers: Leftovers { group: group.clone(), hierarchy, gates: config.gates() },
+            leftovers: Leftovers {
+                group: group.clone(),
+                hierarchy,
+                gates: config.gates(),
+                frozen: config.frozen(),
+            },
             config,
             gate: Gate::new(group),
             runtime: tokio::runtime::Handle::current(),

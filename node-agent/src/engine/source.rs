@@ -35,6 +35,7 @@ impl Podman {
         let stored = self.must_find(spec, "freezing")?;
         match self.execution(&stored)? {
             Execution::Running | Execution::Frozen => {
+                self.mark_frozen(&stored)?;
                 self.cgroup(&stored).settle(true, SETTLE).await
             }
             Execution::Absent => Err(wrong(spec, "freezing", "no process of it exists")),
@@ -90,6 +91,7 @@ impl Podman {
         let stored = self.must_find(spec, "thawing")?;
         match self.execution(&stored)? {
             Execution::Running | Execution::Frozen => {
+                self.unmark_frozen(&stored)?;
                 self.cgroup(&stored).settle(false, SETTLE).await?;
                 self.clear_dump(&stored)
             }

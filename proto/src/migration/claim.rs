@@ -152,9 +152,11 @@ impl Claims {
     ) -> Vec<ClaimEffect> {
         let run = self.run;
         let persist = (!self.is_persisted).then_some(ClaimEffect::Persist(run));
-        let claims = nodes
-            .into_iter()
-            .map(|(node, life)| ClaimEffect::Claim { node: node.clone(), run, life });
+        let claims = nodes.into_iter().map(|(node, life)| ClaimEffect::Claim {
+            node: node.clone(),
+            run,
+            life,
+        });
         persist.into_iter().chain(claims).collect()
     }
 }
