@@ -263,7 +263,7 @@ pub(crate) struct Attended {
 impl Attended {
     /// Gives criu the request that was held.
     pub(crate) fn go(&self) -> Result<(), GateError> {
-        Ok(self.connection.send(Order::Go.as_str().as_bytes())?)
+        Ok(self.connection.send(&Order::Go.packet())?)
     }
 
     /// Returns once every process of a restore exists and is stopped.
@@ -281,8 +281,13 @@ impl Attended {
     /// goes on when it returns; its answer is handed on.
     ///
     /// On an error the kernel's word decides what became of it.
-    pub(crate) async fn commit<T>(self, caught: impl FnOnce() -> T) -> Result<T, GateError> {
-        self.connection.send(Order::Commit.as_str().as_bytes())?;
+    /// While the file `mark` exists, a copy whose agent has died is killed instead.
+    pub(crate) async fn commit<T>(
+        self,
+        mark: PathBuf,
+        caught: impl FnOnce() -> T,
+    ) -> Result<T, GateError> {
+        self.connection.send(&Order::Commit { mark }.packet())?;
         // runc may be gone by then: the proxy stands in for it.
         loop {
             let report = self.next().await?;

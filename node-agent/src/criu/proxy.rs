@@ -15,8 +15,9 @@
 //! answers in its stead; when criu dies, what it had built is killed.
 //!
 //! Once more criu waits, when it has caught every process on its way back into its own code
-//! (`pre-resume`): the agent makes the network theirs before they send anything.
-//! An agent that is gone by then is not waited for.
+//! (`pre-resume`): the agent makes the network theirs before they send anything, and notes
+//! that the copy runs. An agent that leaves before it noted that would have it rebuilt when it is
+//! back, so the copy is killed; after that it runs on.
 
 use super::message::{NOTIFY, Request, Response};
 use super::word::{Kind, Order, Report};
@@ -40,7 +41,10 @@ pub(crate) enum Event<'a> {
     /// The agent sent a word.
     Agent(Order),
     /// The agent closed its end.
-    AgentGone,
+    AgentGone {
+        /// Whether what it committed counts as one that runs, by its last word on that.
+        may_run: bool,
+    },
 }
 
 /// What is to be done about it, in order.
@@ -83,12 +87,21 @@ pub(crate) struct Proxy {
     init: Option<i32>,
     has_runc: bool,
     has_agent: bool,
+    /// The agent left before it noted that the copy runs.
+    is_forsaken: bool,
 }
 
 impl Proxy {
     /// A proxy whose request goes to criu now.
     pub(crate) fn new(kind: Kind) -> Self {
-        Self { kind, phase: Phase::Working, init: None, has_runc: true, has_agent: true }
+        Self {
+            kind,
+            phase: Phase::Working,
+            init: None,
+            has_runc: true,
+            has_agent: true,
+            is_forsaken: false,
+        }
     }
 
     /// A proxy whose request waits for [`Order::Go`].
@@ -103,7 +116,10 @@ impl Proxy {
 
     /// What to do about `event`.
     pub(crate) fn step(&mut self, event: &Event<'_>) -> Vec<Action> {
-        self.has_agent &= !matches!(event, Event::AgentGone);
+        if let Event::AgentGone { may_run } = event {
+            self.has_agent = false;
+            self.is_forsaken = !may_run;
+        }
         if self.phase == Phase::Held {
             return self.step_held(event);
         }
@@ -126,15 +142,18 @@ impl Proxy {
             Event::Runc(_) if matches!(self.phase, Phase::Refused | Phase::Caught) => Vec::new(),
             Event::Runc(_) => vec![Action::Forward],
             Event::RuncGone => self.runc_gone(),
-            Event::Agent(Order::Commit) if self.phase == Phase::Gated => {
+            Event::Agent(Order::Commit { .. }) if self.phase == Phase::Gated => {
                 self.phase = Phase::Opened;
                 vec![Action::Answer(true)]
             }
-            Event::Agent(_) | Event::AgentGone if self.phase == Phase::Caught => {
+            Event::AgentGone { .. } if self.phase == Phase::Caught && self.is_forsaken => {
+                self.destroy()
+            }
+            Event::Agent(_) | Event::AgentGone { .. } if self.phase == Phase::Caught => {
                 self.phase = Phase::Opened;
                 vec![Action::Answer(true)]
             }
-            Event::Agent(_) | Event::AgentGone => self.agent_left(),
+            Event::Agent(_) | Event::AgentGone { .. } => self.agent_left(),
         }
     }
 
@@ -148,7 +167,7 @@ impl Proxy {
         let told = match event {
             Event::RuncGone => Some(Report::RuncGone),
             Event::Criu(_) | Event::CriuGone => Some(Report::CriuDied),
-            Event::Runc(_) | Event::Agent(_) | Event::AgentGone => None,
+            Event::Runc(_) | Event::Agent(_) | Event::AgentGone { .. } => None,
         };
         told.map(Action::Tell).into_iter().chain([Action::End]).collect()
     }
@@ -165,6 +184,9 @@ impl Proxy {
             Phase::Held | Phase::Refused => actions.push(Action::Answer(false)),
             // Nobody else has anything to do here, and the agent is asked.
             Phase::Opened if script == CAUGHT && self.has_agent => self.phase = Phase::Caught,
+            Phase::Opened if script == CAUGHT && self.is_forsaken => {
+                actions.extend(self.destroy());
+            }
             Phase::Working if at_gate => {
                 self.phase = Phase::Asked;
                 actions.push(Action::Forward);
@@ -210,6 +232,12 @@ impl Proxy {
         }
     }
 
+    /// Every process is caught and none has run.
+    fn destroy(&mut self) -> Vec<Action> {
+        self.phase = Phase::Refused;
+        self.init.map(Action::Kill).into_iter().chain([Action::Hang]).collect()
+    }
+
     fn refuse(&mut self) -> Vec<Action> {
         self.phase = Phase::Refused;
         vec![Action::Answer(false)]
@@ -227,6 +255,9 @@ mod tests {
     }
     fn told(script: &str) -> Action {
         Action::Tell(Report::Notify { script: script.into() })
+    }
+    fn commit() -> Order {
+        Order::Commit { mark: "/m".into() }
     }
     fn says(success: bool) -> Request {
         Request { kind: NOTIFY, opts: None, notify_success: Some(success) }
@@ -249,7 +280,7 @@ mod tests {
     #[test]
     fn a_restore_runs_only_when_the_agent_commits() {
         let mut proxy = gated();
-        assert_eq!(proxy.step(&Event::Agent(Order::Commit)), [Action::Answer(true)]);
+        assert_eq!(proxy.step(&Event::Agent(commit())), [Action::Answer(true)]);
         assert_eq!(
             proxy.step(&Event::Criu(&done(true))),
             [Action::Tell(Report::Done { success: true }), Action::Forward]
@@ -263,9 +294,9 @@ mod tests {
         assert_eq!(proxy.step(&Event::Agent(Order::Go)), [Action::Begin]);
         assert_eq!(proxy.step(&Event::Criu(&notify(GATE))), [told(GATE), Action::Forward]);
         for (event, said) in [
-            (Event::Agent(Order::Commit), None),
+            (Event::Agent(commit()), None),
             (Event::Agent(Order::Abort), None),
-            (Event::AgentGone, None),
+            (Event::AgentGone { may_run: false }, None),
             (Event::RuncGone, Some(Report::RuncGone)),
             (Event::CriuGone, Some(Report::CriuDied)),
             (Event::Criu(&notify(GATE)), Some(Report::CriuDied)),
@@ -282,7 +313,7 @@ mod tests {
     #[test]
     fn whoever_leaves_at_the_gate_refuses() {
         for mut proxy in [asked(), gated()] {
-            assert_eq!(proxy.step(&Event::AgentGone), [Action::Answer(false)]);
+            assert_eq!(proxy.step(&Event::AgentGone { may_run: false }), [Action::Answer(false)]);
         }
         for mut proxy in [asked(), gated()] {
             let actions = proxy.step(&Event::RuncGone);
@@ -294,7 +325,7 @@ mod tests {
     #[test]
     fn a_commit_before_the_gate_never_opens_it() {
         for mut proxy in [Proxy::new(Kind::Restore), asked()] {
-            let actions = proxy.step(&Event::Agent(Order::Commit));
+            let actions = proxy.step(&Event::Agent(commit()));
             assert!(!actions.contains(&Action::Answer(true)));
             let later = proxy.step(&Event::Criu(&notify(GATE)));
             assert_eq!(later, [told(GATE), Action::Answer(false)]);
@@ -304,8 +335,8 @@ mod tests {
     #[test]
     fn a_refused_restore_stays_refused() {
         let mut proxy = gated();
-        proxy.step(&Event::AgentGone);
-        assert_eq!(proxy.step(&Event::Agent(Order::Commit)), []);
+        proxy.step(&Event::AgentGone { may_run: false });
+        assert_eq!(proxy.step(&Event::Agent(commit())), []);
         assert_eq!(proxy.step(&Event::Runc(&says(true))), []);
         assert_eq!(proxy.step(&Event::Criu(&notify("x"))), [told("x"), Action::Answer(false)]);
     }
@@ -313,7 +344,7 @@ mod tests {
     #[test]
     fn an_agent_that_leaves_early_is_answered_for_at_the_gate() {
         let mut proxy = Proxy::new(Kind::Restore);
-        assert_eq!(proxy.step(&Event::AgentGone), []);
+        assert_eq!(proxy.step(&Event::AgentGone { may_run: false }), []);
         assert_eq!(proxy.step(&Event::Criu(&notify(GATE))), [told(GATE), Action::Answer(false)]);
     }
 
@@ -325,7 +356,7 @@ mod tests {
     #[test]
     fn after_a_commit_the_proxy_stands_in_for_runc() {
         let mut proxy = gated();
-        proxy.step(&Event::Agent(Order::Commit));
+        proxy.step(&Event::Agent(commit()));
         assert_eq!(proxy.step(&Event::RuncGone), [Action::Tell(Report::RuncGone)]);
         let actions = proxy.step(&Event::Criu(&notify("network-unlock")));
         assert_eq!(actions, [told("network-unlock"), Action::Answer(true)]);
@@ -335,20 +366,35 @@ mod tests {
     fn the_caught_wait_for_the_agent_while_there_is_one() {
         let caught = || {
             let mut proxy = gated();
-            proxy.step(&Event::Agent(Order::Commit));
+            proxy.step(&Event::Agent(commit()));
             assert_eq!(proxy.step(&Event::Criu(&notify(CAUGHT))), [told(CAUGHT)]);
             proxy
         };
-        for event in [Event::Agent(Order::Go), Event::AgentGone] {
+        for event in [Event::Agent(Order::Go), Event::AgentGone { may_run: true }] {
             let mut proxy = caught();
             assert_eq!(proxy.step(&Event::RuncGone), [Action::Tell(Report::RuncGone)]);
             assert_eq!(proxy.step(&event), [Action::Answer(true)], "{event:?}");
         }
         let mut alone = gated();
-        alone.step(&Event::Agent(Order::Commit));
-        assert_eq!(alone.step(&Event::AgentGone), []);
+        alone.step(&Event::Agent(commit()));
+        assert_eq!(alone.step(&Event::AgentGone { may_run: true }), []);
         let actions = alone.step(&Event::Criu(&notify(CAUGHT)));
         assert_eq!(actions, [told(CAUGHT), Action::Forward]);
+    }
+
+    #[test]
+    fn a_copy_that_counts_as_one_that_never_ran_does_not_run_without_the_agent() {
+        let dies = [Action::Kill(42), Action::Hang];
+        let mut caught = gated();
+        caught.step(&Event::Agent(commit()));
+        caught.step(&Event::Criu(&notify(CAUGHT)));
+        assert_eq!(caught.step(&Event::AgentGone { may_run: false }), dies);
+        assert_eq!(caught.step(&Event::Agent(Order::Go)), []);
+        let mut opened = gated();
+        opened.step(&Event::Agent(commit()));
+        assert_eq!(opened.step(&Event::AgentGone { may_run: false }), []);
+        let actions = opened.step(&Event::Criu(&notify(CAUGHT)));
+        assert_eq!(actions[1..], dies);
     }
 
     #[test]
@@ -363,7 +409,7 @@ mod tests {
         let mut proxy = Proxy::new(Kind::Dump);
         let point = notify(GATE);
         assert_eq!(proxy.step(&Event::Criu(&point)), [told(GATE), Action::Forward]);
-        assert_eq!(proxy.step(&Event::AgentGone), []);
+        assert_eq!(proxy.step(&Event::AgentGone { may_run: false }), []);
         assert_eq!(proxy.step(&Event::CriuGone), [Action::Tell(Report::CriuDied), Action::End]);
     }
 

@@ -258,6 +258,8 @@ struct Ends {
     runc: Option<OwnedFd>,
     criu: OwnedFd,
     agent: Option<OwnedFd>,
+    /// What the agent removes once the committed counts as one that runs.
+    mark: Option<PathBuf>,
 }
 
 impl Ends {
@@ -268,6 +270,7 @@ impl Ends {
             runc: Some(raise(&runc.try_clone_to_owned()?, PROXY, true)?),
             criu: raise(criu, PROXY, true)?,
             agent: Some(raise(agent, PROXY, true)?),
+            mark: None,
         };
         // SAFETY: the names below 300 belong to the parent's copies, which this process, alone
         // after its fork, never touches again: it leaves by exit, and no destructor runs.
@@ -317,9 +320,13 @@ impl Ends {
                 let (packet, _) = receive(end.as_fd(), MsgFlags::empty()).unwrap_or_default();
                 let event = if packet.is_empty() {
                     self.agent = None;
-                    Event::AgentGone
+                    Event::AgentGone { may_run: self.mark.as_ref().is_some_and(|m| !m.exists()) }
                 } else {
-                    Event::Agent(Order::read(&packet))
+                    let order = Order::read(&packet);
+                    if let Order::Commit { mark } = &order {
+                        self.mark = Some(mark.clone());
+                    }
+                    Event::Agent(order)
                 };
                 if self.perform(proxy.step(&event), &Way::Begin(request)) {
                     return Ok(());

@@ -1,7 +1,9 @@
 //! What the stand-in and the agent say to each other: one word with its arguments to a
 //! packet, as text, so that a human can follow it in a log.
 
+use std::ffi::OsStr;
 use std::fmt;
+use std::os::unix::ffi::OsStrExt;
 use std::path::PathBuf;
 use std::str::FromStr;
 
@@ -66,12 +68,15 @@ pub(crate) enum Answer {
 }
 
 /// What the agent tells the proxy.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Order {
-    /// Give criu the request that is held.
+    /// Give criu the request that is held, or let the caught run.
     Go,
     /// Let a restore that is staged run.
-    Commit,
+    Commit {
+        /// A file. While it exists, the copy must not run without this agent.
+        mark: PathBuf,
+    },
     /// Kill what was built.
     Abort,
 }
@@ -152,20 +157,22 @@ impl Answer {
 }
 
 impl Order {
-    /// The word as it is sent.
-    pub(crate) fn as_str(self) -> &'static str {
-        match self {
-            Self::Go => "go",
-            Self::Commit => "commit",
-            Self::Abort => "abort",
-        }
-    }
     /// Reads a packet: only the exact word goes on or commits.
     pub(crate) fn read(packet: &[u8]) -> Self {
         match packet {
             b"go" => Self::Go,
-            b"commit" => Self::Commit,
+            [b'c', b'o', b'm', b'm', b'i', b't', b' ', mark @ ..] if mark.starts_with(b"/") => {
+                Self::Commit { mark: OsStr::from_bytes(mark).into() }
+            }
             _ => Self::Abort,
+        }
+    }
+    /// The word as it is sent.
+    pub(crate) fn packet(&self) -> Vec<u8> {
+        match self {
+            Self::Go => b"go".to_vec(),
+            Self::Commit { mark } => [b"commit ", mark.as_os_str().as_bytes()].concat(),
+            Self::Abort => b"abort".to_vec(),
         }
     }
 }
@@ -197,16 +204,26 @@ mod tests {
 
     #[test]
     fn whatever_is_not_the_exact_word_refuses() {
-        for packet in [&b""[..], b"abort", b"commit ", b"comm", b"COMMIT", b"attend", b"go\0"] {
+        for packet in [
+            &b""[..],
+            b"abort",
+            b"commit",
+            b"commit ",
+            b"commit x",
+            b"COMMIT /x",
+            b"attend",
+            b"go\0",
+        ] {
             assert_eq!(Order::read(packet), Order::Abort);
         }
         for packet in [&b""[..], b"commit", b"attend\0"] {
             assert_eq!(Answer::read(packet), Answer::Refuse);
         }
-        for order in [Order::Go, Order::Commit, Order::Abort] {
-            assert_eq!(Order::read(order.as_str().as_bytes()), order);
+        for order in [Order::Go, Order::Commit { mark: "/a b/c".into() }, Order::Abort] {
+            assert_eq!(Order::read(&order.packet()), order);
         }
-        for answer in [Answer::Pass, Answer::Attend, Answer::Hold, Answer::Pretend, Answer::Refuse] {
+        for answer in [Answer::Pass, Answer::Attend, Answer::Hold, Answer::Pretend, Answer::Refuse]
+        {
             assert_eq!(Answer::read(answer.as_str().as_bytes()), answer);
         }
     }

@@ -196,11 +196,7 @@ fn scan(top: &Path) -> io::Result<BTreeMap<PathBuf, Stamp>> {
     Ok(entries)
 }
 
-fn walk(
-    top: &Path,
-    below: &Path,
-    entries: &mut BTreeMap<PathBuf, Stamp>,
-) -> io::Result<()> {
+fn walk(top: &Path, below: &Path, entries: &mut BTreeMap<PathBuf, Stamp>) -> io::Result<()> {
     for entry in fs::read_dir(top.join(below))? {
         let entry = entry?;
         let path = below.join(entry.file_name());
@@ -387,7 +383,8 @@ mod tests {
         let log = layer.at("log");
         let changed = || scan(&layer.at("upper")).expect("scan")[Path::new("x")].changed;
         // Until what was written is old enough for its time to be believed.
-        while Before::look(&layer.at("upper"), &log).expect("look").entries[Path::new("x")].is_unsure
+        while Before::look(&layer.at("upper"), &log).expect("look").entries[Path::new("x")]
+            .is_unsure
         {
             assert!(changed().0 > 0);
             std::thread::yield_now();

@@ -192,7 +192,7 @@ impl Podman {
     /// Marks the container as one that must not run: it is being staged. The mark goes when
     /// the gate is told to open, or with the machine's memory.
     pub(super) fn mark(&self, id: ContainerId) -> Result<(), EngineError> {
-        let file = self.config.gates().join(id.to_string());
+        let file = self.mark_of(id);
         fs::write(&file, "").map_err(|source| EngineError::Io {
             what: format!("writing {}", file.display()),
             source,
@@ -201,11 +201,15 @@ impl Podman {
 
     /// Takes the mark off; none is success.
     pub(super) fn unmark(&self, id: ContainerId) -> Result<(), EngineError> {
-        removal::remove_file(&self.config.gates().join(id.to_string()))
+        removal::remove_file(&self.mark_of(id))
     }
 
     fn is_marked(&self, id: ContainerId) -> bool {
-        self.config.gates().join(id.to_string()).exists()
+        self.mark_of(id).exists()
+    }
+
+    pub(super) fn mark_of(&self, id: ContainerId) -> PathBuf {
+        self.config.gates().join(id.to_string())
     }
 
     /// Marks the container as one that stays frozen whoever dies: criu thaws it while it dumps.

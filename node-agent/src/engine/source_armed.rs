@@ -294,7 +294,8 @@ impl<'a> Growth<'a> {
         for entry in fs::read_dir(self.dir)? {
             let entry = entry?;
             let name = entry.file_name().to_string_lossy().into_owned();
-            if entry.file_type()?.is_file() && !self.done.contains(&name) {
+            let is_sent = self.done.contains(&name) || name == DESCRIPTORS;
+            if entry.file_type()?.is_file() && !is_sent {
                 rest.push(name);
             }
         }

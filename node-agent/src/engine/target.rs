@@ -139,7 +139,7 @@ impl Podman {
             runs();
             unmarked
         };
-        match tokio::time::timeout(OPEN, attended.commit(caught)).await {
+        match tokio::time::timeout(OPEN, attended.commit(self.mark_of(spec.id), caught)).await {
             Err(_) => return Err(late()),
             Ok(Err(error)) => return Err(self.blame(spec, "opening", restore, error).await),
             Ok(Ok(unmarked)) => unmarked?,

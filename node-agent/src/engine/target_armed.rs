@@ -52,7 +52,9 @@ impl Podman {
     ) -> Result<(), EngineError> {
         if let Some(stored) = self.find(spec.id)? {
             match self.execution(&stored)? {
-                Execution::Absent | Execution::Gated => self.remove(spec.id, spec.name.as_str()).await?,
+                Execution::Absent | Execution::Gated => {
+                    self.remove(spec.id, spec.name.as_str()).await?
+                }
                 Execution::Running | Execution::Frozen => {
                     let why = "a copy of it runs or is frozen on this node";
                     return Err(wrong(spec, "arming", why));
@@ -104,9 +106,8 @@ impl Podman {
                 return Ok(());
             }
         }
-        let is_good = |armed: &ArmedTarget| {
-            armed.since.elapsed() < GOOD && !armed.restore.is_finished()
-        };
+        let is_good =
+            |armed: &ArmedTarget| armed.since.elapsed() < GOOD && !armed.restore.is_finished();
         let mut waiting = self.waiting().remove(&spec.id).filter(is_good);
         if waiting.is_none() {
             self.arm_target(spec, images, metadata).await?;

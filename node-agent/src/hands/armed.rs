@@ -105,10 +105,7 @@ pub(super) fn resume<E: Engine>(tools: &Tools<E>, record: &Record) -> Result<(),
 }
 
 /// Target: everything up to where criu will read the images.
-pub(super) async fn prepare<E: Engine>(
-    tools: &Tools<E>,
-    record: &Record,
-) -> Result<(), CallError> {
+pub(super) async fn prepare<E: Engine>(tools: &Tools<E>, record: &Record) -> Result<(), CallError> {
     let (container, epoch) = (record.spec.id, record.epoch);
     let metadata = tools.metadata(container, epoch);
     let stream = StreamId::Metadata { container, epoch };
@@ -164,7 +161,8 @@ pub(super) async fn stage<E: Engine>(tools: &Tools<E>, record: &Record) -> Resul
     if !tools.claims().contains_key(&container) {
         claim(tools, record).await?;
     }
-    let (images, metadata) = (tools.images.path(container, epoch), tools.metadata(container, epoch));
+    let (images, metadata) =
+        (tools.images.path(container, epoch), tools.metadata(container, epoch));
     Ok(tools.engine.stage_armed(&record.spec, &images, &metadata).await?)
 }
 

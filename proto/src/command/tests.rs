@@ -84,7 +84,7 @@ fn what_is_wrong_is_answered_under_its_id_with_the_field_that_is_wrong() {
         (r#"{"id":"7","container":"UP"}"#, "invalid-value", "`UP` is not a container name"),
         (r#"{"id":"7","container":"c","to":["b"]}"#, "wrong-type", "`to` is an array"),
         (r#"{"id":"7","container":"c","to":"controller"}"#, "invalid-value", "`to`"),
-        (r#"{"id":"7","container":"c","mode":"warp"}"#, "invalid-value", "live or cold"),
+        (r#"{"id":"7","container":"c","mode":"warp"}"#, "invalid-value", "live, plain or cold"),
         (r#"{"id":"7","container":"c","bwlimit":"1M"}"#, "wrong-type", "`bwlimit` is a string"),
         (r#"{"id":"7","container":"c","bwlimit":-1}"#, "invalid-value", "-1"),
         (r#"{"id":"7","container":"c","bwlimit":0}"#, "invalid-value", "above zero"),

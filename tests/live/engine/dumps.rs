@@ -25,9 +25,9 @@ async fn dump_until_seized(host: &Host) {
     std::fs::create_dir_all("/etc/criu").expect("mkdir");
     std::fs::write("/etc/criu/runc.conf", "action-script /run/hook\n").expect("write");
     std::fs::write("/run/criu-waits", "").expect("write");
-    host.engine.freeze(&host.spec, Mode::Live).await.expect("freeze");
+    host.engine.freeze(&host.spec, Mode::Plain).await.expect("freeze");
     let image = host.image();
-    let mut dump = std::pin::pin!(host.engine.dump(&host.spec, Mode::Live, &image));
+    let mut dump = std::pin::pin!(host.engine.dump(&host.spec, Mode::Plain, &image));
     tokio::select! {
         ended = &mut dump => panic!("the dump did not wait: {ended:?}"),
         () = until("criu in its dump", || Path::new("/run/criu-has-seized").exists()) => {}
@@ -43,7 +43,7 @@ async fn is_frozen_still(host: Host, at_freeze: usize) {
     assert_eq!(host.execution().await, Some(Execution::Frozen));
     assert_eq!(host.ticks().len(), at_freeze, "it ran after the dump had died");
     std::fs::remove_file("/etc/criu/runc.conf").expect("remove");
-    host.engine.thaw(&host.spec, Mode::Live).await.expect("thaw");
+    host.engine.thaw(&host.spec, Mode::Plain).await.expect("thaw");
     host.goes_on().await;
     host.down().await;
 }

@@ -88,20 +88,20 @@ impl Host {
 
     /// Freezes, cuts and dumps.
     pub(crate) async fn dump(&self) {
-        self.engine.freeze(&self.spec, Mode::Live).await.expect("freeze");
+        self.engine.freeze(&self.spec, Mode::Plain).await.expect("freeze");
         self.network.cut(self.spec.id).await.expect("cut");
-        self.engine.dump(&self.spec, Mode::Live, &self.image()).await.expect("dump");
+        self.engine.dump(&self.spec, Mode::Plain, &self.image()).await.expect("dump");
     }
 
     /// Becomes the target and rebuilds what was dumped at the gate.
     pub(crate) async fn stage(&mut self) {
         self.become_target().await;
-        self.engine.stage(&self.spec, Mode::Live, &self.image()).await.expect("stage");
+        self.engine.stage(&self.spec, Mode::Plain, &self.image()).await.expect("stage");
     }
 
     /// Opens the gate: what was dumped goes on where it was.
     pub(crate) async fn open(&self) {
-        self.engine.open(&self.spec, Mode::Live).await.expect("open");
+        self.engine.open(&self.spec, Mode::Plain, || {}).await.expect("open");
         self.goes_on().await;
     }
 
@@ -117,7 +117,7 @@ impl Host {
         self.network.remove(self.spec.id).await.expect("remove namespace");
         self.netns =
             self.network.ensure(self.spec.id, &self.spec.address).await.expect("namespace");
-        self.engine.prepare(&self.spec, Mode::Live, &self.netns).await.expect("prepare");
+        self.engine.prepare(&self.spec, Mode::Plain, &self.netns).await.expect("prepare");
     }
 
     /// Removes everything, and checks that nothing is left.

@@ -161,7 +161,7 @@ async fn stage_and_wait(spec: &str) {
     log();
     let spec: ContainerSpec = serde_json::from_str(spec).expect("json");
     let engine = Podman::start(config()).await.expect("start");
-    engine.stage(&spec, Mode::Live, &image(&spec)).await.expect("stage");
+    engine.stage(&spec, Mode::Plain, &image(&spec)).await.expect("stage");
     std::fs::write(STAGED, "").expect("say so");
     std::future::pending::<()>().await;
 }

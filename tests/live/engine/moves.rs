@@ -10,14 +10,14 @@ use super::in_a_host;
 fn a_dump_leaves_the_source_frozen_and_a_thaw_lets_it_go_on() {
     in_a_host(async {
         let host = Host::running().await;
-        host.engine.freeze(&host.spec, Mode::Live).await.expect("freeze");
+        host.engine.freeze(&host.spec, Mode::Plain).await.expect("freeze");
         assert_eq!(host.execution().await, Some(Execution::Frozen));
         let at_freeze = host.ticks().len();
         host.dump().await;
         assert_eq!(host.execution().await, Some(Execution::Frozen));
         assert_eq!(host.ticks().len(), at_freeze, "it ran between the freeze and the dump's end");
-        host.engine.thaw(&host.spec, Mode::Live).await.expect("thaw");
-        host.engine.thaw(&host.spec, Mode::Live).await.expect("thaw again");
+        host.engine.thaw(&host.spec, Mode::Plain).await.expect("thaw");
+        host.engine.thaw(&host.spec, Mode::Plain).await.expect("thaw again");
         host.goes_on().await;
         host.down().await;
     });
@@ -27,11 +27,11 @@ fn a_dump_leaves_the_source_frozen_and_a_thaw_lets_it_go_on() {
 fn a_staged_copy_runs_only_once_it_is_opened() {
     in_a_host(async {
         let (mut host, at_freeze) = Host::staged().await;
-        host.engine.stage(&host.spec, Mode::Live, &host.image()).await.expect("stage again");
+        host.engine.stage(&host.spec, Mode::Plain, &host.image()).await.expect("stage again");
         assert_eq!(host.execution().await, Some(Execution::Gated));
         assert_eq!(host.ticks().len(), at_freeze);
-        host.engine.open(&host.spec, Mode::Live).await.expect("open");
-        host.engine.open(&host.spec, Mode::Live).await.expect("open again");
+        host.engine.open(&host.spec, Mode::Plain, || {}).await.expect("open");
+        host.engine.open(&host.spec, Mode::Plain, || {}).await.expect("open again");
         assert_eq!(host.execution().await, Some(Execution::Running));
         host.goes_on().await;
         // And it can move on.
@@ -112,7 +112,7 @@ fn a_damaged_image_is_refused_with_a_reason() {
         file.set_len(whole / 2).expect("truncate");
         host.become_target().await;
         let error =
-            host.engine.stage(&host.spec, Mode::Live, &host.image()).await.expect_err("half");
+            host.engine.stage(&host.spec, Mode::Plain, &host.image()).await.expect_err("half");
         assert!(error.to_string().contains("EOF"), "{error}");
         host.down().await;
     });
@@ -134,7 +134,7 @@ fn a_cold_move_takes_the_files_along() {
         host.engine.stage(&host.spec, Mode::Cold, &host.image()).await.expect("stage");
         host.engine.stage(&host.spec, Mode::Cold, &host.image()).await.expect("stage again");
         assert_eq!(host.execution().await, Some(Execution::Absent));
-        host.engine.open(&host.spec, Mode::Cold).await.expect("open");
+        host.engine.open(&host.spec, Mode::Cold, || {}).await.expect("open");
         until("tick 2", || host.ticks() == [1, 2]).await;
         host.down().await;
     });
