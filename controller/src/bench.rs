@@ -235,6 +235,7 @@ fn attempt(
         reason: None,
         remedy: None,
         phases: Vec::new(),
+        timeline: Vec::new(),
         bytes: 0,
         wire_bytes: 0,
         gap_ms: None,

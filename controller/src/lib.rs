@@ -39,4 +39,5 @@ pub mod registry;
 pub mod service;
 pub mod store;
 pub mod supply;
+pub mod timeline;
 pub mod view;

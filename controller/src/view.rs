@@ -14,7 +14,7 @@ use serde_json::Value;
 
 use crate::placement::NodeState;
 use crate::store::{
-    AttemptRow, ContainerRow, ContainerState, ImageRow, Intent, PhaseMark, Prediction,
+    AttemptRow, ContainerRow, ContainerState, ImageRow, Intent, PhaseMark, Prediction, Seen,
 };
 
 /// A container.
@@ -113,6 +113,8 @@ pub struct MigrationView {
     pub gap_ms: Option<u64>,
     pub predicted: Option<Prediction>,
     pub phases: Vec<PhaseMark>,
+    /// In microseconds since the freeze was asked for; those before it are negative.
+    pub timeline: Vec<Seen>,
     pub started: Timestamp,
     pub ended: Option<Timestamp>,
 }
@@ -163,6 +165,7 @@ impl MigrationView {
             gap_ms: row.gap_ms,
             predicted: row.predicted,
             phases: row.phases.clone(),
+            timeline: crate::timeline::since_freezing(&row.timeline),
             started: row.started,
             ended: row.ended,
         }

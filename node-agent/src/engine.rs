@@ -50,6 +50,7 @@ pub(crate) use layout::{find_criu, probe_id};
 pub use podman::Podman;
 pub use source_armed::ImageSink;
 
+use crate::moments::Noted;
 use godwit_proto::container::{ContainerSpec, Execution, Mode};
 use godwit_proto::id::{ContainerId, ImageId};
 
@@ -197,6 +198,7 @@ pub trait Engine: Send + Sync + 'static {
         spec: &ContainerSpec,
         images: &Path,
         sink: &dyn ImageSink,
+        noted: &Noted,
     ) -> impl Future<Output = Result<(), EngineError>> + Send;
     /// Source: undoes `arm`, `freeze` and `dump`, whichever were begun: it runs again, untouched.
     fn thaw(
@@ -225,6 +227,7 @@ pub trait Engine: Send + Sync + 'static {
         spec: &ContainerSpec,
         images: &Path,
         metadata: &Path,
+        noted: &Noted,
     ) -> impl Future<Output = Result<(), EngineError>> + Send;
     /// Target: restores the image at `file` up to the gate.
     fn stage(
@@ -241,6 +244,7 @@ pub trait Engine: Send + Sync + 'static {
         &self,
         spec: &ContainerSpec,
         mode: Mode,
+        noted: &Noted,
         runs: impl FnOnce() + Send,
     ) -> impl Future<Output = Result<(), EngineError>> + Send;
 

@@ -24,6 +24,7 @@ use godwit_proto::frame::{FromNode, Progress, Step};
 use godwit_proto::id::{ContainerId, ContainerName, Epoch};
 use godwit_proto::migration::{Call, Input, Outcome, Phase, Record};
 use godwit_proto::stream::StreamId;
+use godwit_proto::timeline::{Moment, Moments};
 use godwit_proto::topic::Peer;
 use tokio::sync::mpsc;
 use tokio::task::JoinSet;
@@ -31,6 +32,7 @@ use uuid::Uuid;
 
 use crate::driver::{Driver, Errand};
 use crate::engine::{Engine, EngineError, ImageDirs};
+use crate::moments::now_us;
 use crate::network::{Network, NetworkError};
 pub(crate) use armed::Claim;
 pub(crate) use images::ImageLocks;
@@ -132,6 +134,19 @@ impl<E> Tools<E> {
             wire_bytes: 0,
             rate: 0,
         });
+    }
+
+    /// Says what a call saw of the hand-over. Nothing rests on it: it may be lost.
+    pub(crate) fn tell_moments(
+        &self,
+        container: ContainerId,
+        epoch: Epoch,
+        seen: Vec<(Moment, i64)>,
+    ) {
+        if !seen.is_empty() {
+            let moments = Moments { container, epoch, seen, sent_us: now_us() };
+            let _ = self.progress.try_send(FromNode::Moments(moments));
+        }
     }
 
     pub(crate) fn report(&self, progress: Progress) {

@@ -16,7 +16,8 @@
 //!   a veth for each container) and streams.
 //! - [`criu`] is the stand-in for criu and the gate: a restore that can still be refused.
 //! - [`doctor`] says by doing whether a node is fit; [`discovery`] finds the broker;
-//!   [`telemetry`] and [`usage`] say how the node is; `serve` answers others.
+//!   [`telemetry`] and [`usage`] say how the node is, [`moments`] where a move spent its time;
+//!   `serve` answers others.
 //!
 //! Invariants: a container runs only when the ledger says that it may; the ledger is written
 //! before anything is done or said; the kernel's word goes before podman's; an agent that ends
@@ -32,6 +33,7 @@ pub mod driver;
 pub mod engine;
 mod hands;
 pub mod ledger;
+pub mod moments;
 pub mod network;
 mod serve;
 pub mod telemetry;

@@ -4,6 +4,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::id::{ContainerId, Epoch, ImageId, Life, Run};
 use crate::migration::{Message, Order};
+use crate::timeline::Moments;
 use crate::wire::Frame;
 
 /// On `agent/<node>/ctl`: what a controller says to one node.
@@ -59,6 +60,8 @@ pub enum FromNode {
         /// What was asked for, or why it cannot be had.
         answer: Result<NodeAnswer, String>,
     },
+    /// When the parts of a hand-over came about; for people, nothing rests on it.
+    Moments(Moments),
 }
 
 /// What a controller may ask of a node besides orders.

@@ -12,6 +12,7 @@
 //! | [`topic`] | the topic tree: parsing is the inverse of printing |
 //! | [`command`], [`node`] | the public JSON: what people may ask, what nodes say of themselves |
 //! | [`wire`], [`frame`] | the frames between controller and nodes: a version byte, then postcard |
+//! | [`timeline`] | the moments of a hand-over, for people |
 //! | [`stream`] | how a checkpoint or an image travels: resumable, pulled by its receiver |
 //! | [`migration`] | **the heart**: the choreography of a move as machines that tolerate loss, reordering and death of any party |
 //!
@@ -24,5 +25,6 @@ pub mod id;
 pub mod migration;
 pub mod node;
 pub mod stream;
+pub mod timeline;
 pub mod topic;
 pub mod wire;

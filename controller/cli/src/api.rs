@@ -92,6 +92,8 @@ pub(crate) struct Migration {
     pub(crate) gap_ms: Option<f64>,
     #[serde(default)]
     pub(crate) phases: Vec<Phase>,
+    #[serde(default)]
+    pub(crate) timeline: Vec<Seen>,
     pub(crate) started: Option<Timestamp>,
     pub(crate) ended: Option<Timestamp>,
 }
@@ -112,6 +114,14 @@ impl Migration {
         let took = self.ended?.duration_since(self.started?);
         Some(took.as_secs_f64() * 1000.0)
     }
+}
+
+/// When a moment of a hand-over came.
+#[derive(Debug, Deserialize)]
+pub(crate) struct Seen {
+    pub(crate) moment: String,
+    /// Microseconds since the freeze was asked for.
+    pub(crate) us: i64,
 }
 
 /// One step of a migration.

@@ -315,8 +315,13 @@ pub(crate) enum MigrationCommand {
         #[command(flatten)]
         output: Output,
     },
-    /// Show all there is to know of moves
-    Inspect(Inspect),
+    /// Show where moves spent their time, or with `--format json` all there is to know of them
+    Inspect {
+        #[arg(required = true)]
+        ids: Vec<String>,
+        #[command(flatten)]
+        output: Output,
+    },
     /// Follow a move to its end, as `migrate` does
     Watch {
         id: String,

@@ -18,6 +18,7 @@ mod follow;
 mod human;
 mod progress;
 mod render;
+mod timeline;
 
 use std::process::ExitCode;
 

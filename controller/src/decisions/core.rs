@@ -7,6 +7,7 @@ use godwit_proto::frame::{FromNode, NodeAnswer, NodeRequest, Progress, ToNode};
 use godwit_proto::id::{ContainerId, Epoch, NodeId};
 use godwit_proto::migration::drive::Desk;
 use godwit_proto::migration::{Message, Report, Row};
+use godwit_proto::timeline::Moments;
 use jiff::Timestamp;
 use tokio::sync::{broadcast, mpsc};
 
@@ -15,7 +16,8 @@ use super::world::{Key, World, decode};
 use super::{Ask, Reply};
 use crate::event::Event;
 use crate::refusal::Refusal;
-use crate::store::{ContainerRow, ContainerState, Store, StoreError};
+use crate::store::{AttemptRow, ContainerRow, ContainerState, Store, StoreError};
+use crate::timeline;
 use crate::view::{ContainerView, MigrationView};
 
 /// The core's whole state; everything in it can be had again from the database and the nodes.
@@ -148,6 +150,7 @@ impl Core {
                 self.note_progress(&progress);
                 Ok(())
             }
+            FromNode::Moments(moments) => self.note_moments(&moments),
             FromNode::Answer { number, answer } => {
                 if let Some(reply) = self.questions.remove(&number) {
                     let refusal = |words| {
@@ -189,6 +192,23 @@ impl Core {
             }
             self.show_move(key);
         }
+    }
+
+    /// The last ones may come when the move is over.
+    fn note_moments(&mut self, moments: &Moments) -> Result<(), StoreError> {
+        let key = (moments.container, moments.epoch);
+        let now = Timestamp::now().as_microsecond();
+        let note = |stored: &mut AttemptRow| {
+            timeline::note(&mut stored.timeline, moments, now);
+            stored.gap_ms = timeline::gap_ms(&stored.timeline).or(stored.gap_ms);
+        };
+        if let Some(stored) = self.world.attempts.get_mut(&key) {
+            note(stored);
+            return self.world.store.save_attempt(stored);
+        }
+        let Some(mut stored) = self.world.store.attempt(key.0, key.1)? else { return Ok(()) };
+        note(&mut stored);
+        self.world.store.save_attempt(&stored)
     }
 
     pub(super) fn tick(&mut self) -> Result<(), StoreError> {

@@ -5,10 +5,11 @@ use std::time::Instant;
 use godwit_proto::frame::{Progress, Step};
 use godwit_proto::id::{Epoch, MigrationId, Run};
 use godwit_proto::migration::{Cause, Decider, End, Phase, Row};
+use godwit_proto::timeline::Moment;
 use jiff::Timestamp;
 
 use crate::store::{AttemptRow, PhaseMark};
-use crate::view;
+use crate::{timeline, view};
 
 /// Why a move is called off that an operator called off.
 pub(super) const CANCELLED: &str = "cancelled by an operator";
@@ -54,6 +55,7 @@ pub(super) fn attempt_row(row: &Row) -> AttemptRow {
         reason: None,
         remedy: None,
         phases: Vec::new(),
+        timeline: Vec::new(),
         bytes: 0,
         wire_bytes: 0,
         gap_ms: None,
@@ -90,8 +92,10 @@ impl Clock {
         {
             stored.gap_ms = u64::try_from(frozen_at.elapsed().as_millis()).ok();
         }
-        if row.ruling.is_some() || row.cancelled.is_some() {
-            self.decided_at.get_or_insert_with(Instant::now);
+        if (row.ruling.is_some() || row.cancelled.is_some()) && self.decided_at.is_none() {
+            self.decided_at = Some(Instant::now());
+            let now = Timestamp::now().as_microsecond();
+            timeline::see(&mut stored.timeline, Moment::Verdict, now);
         }
         let phase = self.phase(row, phase_of(End::Target));
         self.enter(stored, phase);

@@ -2,6 +2,7 @@
 
 use godwit_proto::container::Mode;
 use godwit_proto::id::{ContainerId, ContainerName, Epoch, MigrationId, NodeId, Run, Tenant};
+use godwit_proto::timeline::Moment;
 use jiff::Timestamp;
 use rusqlite::{Result, Row, params};
 use serde::{Deserialize, Serialize};
@@ -45,6 +46,8 @@ pub struct AttemptRow {
     pub remedy: Option<String>,
     /// The phases so far.
     pub phases: Vec<PhaseMark>,
+    /// When the parts of the hand-over came about, in the order of time.
+    pub timeline: Vec<Seen>,
     /// Payload that got across, in bytes.
     pub bytes: u64,
     /// The same as it was sent.
@@ -68,6 +71,15 @@ pub struct PhaseMark {
     pub started: Timestamp,
     /// How long it lasted; `None` while it lasts.
     pub ms: Option<u64>,
+}
+
+/// When a moment of a hand-over came.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Seen {
+    /// What came.
+    pub moment: Moment,
+    /// When, in microseconds: since 1970 by the controller's clock where it is stored.
+    pub us: i64,
 }
 
 /// What a move will probably cost.
@@ -103,9 +115,9 @@ impl Store {
             "INSERT INTO migration (id, container, tenant, name, epoch_generation, epoch_counter,
                  source, target, mode, bwlimit, opener_generation, opener_nonce, predicted,
                  started, decider, settled, phase, outcome, reason, remedy, phases, bytes,
-                 wire_bytes, gap_ms, ended)
+                 wire_bytes, gap_ms, ended, timeline)
              VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?15, ?16, ?17,
-                 ?18, ?19, ?20, ?21, ?22, ?23, ?24, ?25)",
+                 ?18, ?19, ?20, ?21, ?22, ?23, ?24, ?25, ?26)",
             params![
                 row.id.as_str(),
                 row.container.to_string(),
@@ -132,6 +144,7 @@ impl Store {
                 row.wire_bytes.cast_signed(),
                 row.gap_ms.map(u64::cast_signed),
                 row.ended.map(convert::at),
+                convert::to_json(&row.timeline),
             ],
         )
         .map(drop)
@@ -146,7 +159,7 @@ impl Store {
             "saving a migration",
             "UPDATE migration SET decider = ?2, settled = ?3, phase = ?4, outcome = ?5,
                  reason = ?6, remedy = ?7, phases = ?8, bytes = ?9, wire_bytes = ?10,
-                 gap_ms = ?11, ended = ?12 WHERE id = ?1",
+                 gap_ms = ?11, ended = ?12, timeline = ?13 WHERE id = ?1",
             params![
                 row.id.as_str(),
                 row.decider,
@@ -160,6 +173,7 @@ impl Store {
                 row.wire_bytes.cast_signed(),
                 row.gap_ms.map(u64::cast_signed),
                 row.ended.map(convert::at),
+                convert::to_json(&row.timeline),
             ],
         )
     }
@@ -269,6 +283,7 @@ fn read(row: &Row<'_>) -> Result<AttemptRow> {
         reason: row.get("reason")?,
         remedy: row.get("remedy")?,
         phases: convert::json(row, "phases")?,
+        timeline: convert::json(row, "timeline")?,
         bytes: unsigned("bytes")?,
         wire_bytes: unsigned("wire_bytes")?,
         gap_ms: unsigned_or_none("gap_ms")?,

@@ -28,7 +28,7 @@ pub use compute::{ContainerRow, ContainerState, Intent};
 pub use device::DeviceRow;
 pub use handle::StoreHandle;
 pub use image::ImageRow;
-pub use migration::{AttemptRow, MigrationFilter, PhaseMark, Prediction};
+pub use migration::{AttemptRow, MigrationFilter, PhaseMark, Prediction, Seen};
 pub use request::{Claim, RequestRow};
 pub use verdict::{Amendment, AmendmentRow, Verdict, VerdictRow};
 pub use words::UnknownWord;
@@ -37,7 +37,10 @@ pub use words::UnknownWord;
 const BUSY: Duration = Duration::from_secs(10);
 
 /// The schema, step by step; a step that was released is never changed.
-const STEPS: &[M<'_>] = &[M::up(include_str!("../../migrations/001-founding.sql"))];
+const STEPS: &[M<'_>] = &[
+    M::up(include_str!("../../migrations/001-founding.sql")),
+    M::up(include_str!("../../migrations/002-timeline.sql")),
+];
 
 /// Why the database could not do what it was asked.
 #[derive(Debug, thiserror::Error)]

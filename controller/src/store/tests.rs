@@ -2,6 +2,7 @@ use std::collections::BTreeMap;
 
 use godwit_proto::container::{Address, ContainerSpec, Limits, Mode};
 use godwit_proto::id::{ContainerId, Epoch, Run, Tenant};
+use godwit_proto::timeline::Moment;
 use jiff::Timestamp;
 use uuid::Uuid;
 
@@ -64,6 +65,7 @@ fn attempt(id: &str, container: &ContainerRow, counter: u32) -> AttemptRow {
         outcome: None,
         reason: None,
         remedy: None,
+        timeline: vec![Seen { moment: Moment::Freezing, us: 1 }],
         phases: vec![PhaseMark { phase: "preparing".into(), started: Timestamp::now(), ms: None }],
         bytes: 0,
         wire_bytes: 0,

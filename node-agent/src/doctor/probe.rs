@@ -20,6 +20,7 @@ use super::Finding;
 use super::trial::Trial;
 use crate::engine::{Engine, EngineConfig, EngineError, Podman, probe_id};
 use crate::hands::told;
+use crate::moments::Noted;
 use crate::network;
 
 /// The name that the agent's binary is run by in the probe's container.
@@ -131,7 +132,7 @@ async fn hand_over(engine: &Podman, spec: &ContainerSpec, file: &Path) -> Result
     if engine.execution_of(spec)? != Execution::Gated {
         return Err(refused("restoring", "it did not wait at the gate"));
     }
-    engine.open(spec, Mode::Plain, || {}).await?;
+    engine.open(spec, Mode::Plain, &Noted::default(), || {}).await?;
     answers(&netns, "after the restore").await
 }
 

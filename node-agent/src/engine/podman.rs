@@ -28,6 +28,7 @@ use super::target::Staged;
 use super::target_armed::ArmedTarget;
 use super::{Engine, EngineError, HeldImage, Observed, Usage, removal};
 use crate::criu::gate::Gate;
+use crate::moments::Noted;
 
 /// bollard's patience with one answer's headers.
 const ANSWER_SECONDS: u64 = 120;
@@ -328,8 +329,9 @@ impl Engine for Podman {
         spec: &ContainerSpec,
         images: &Path,
         sink: &dyn ImageSink,
+        noted: &Noted,
     ) -> Result<(), EngineError> {
-        self.dump_armed_source(spec, images, sink).await
+        self.dump_armed_source(spec, images, sink, noted).await
     }
     async fn thaw(&self, spec: &ContainerSpec, mode: Mode) -> Result<(), EngineError> {
         self.thaw_source(spec, mode).await
@@ -356,8 +358,9 @@ impl Engine for Podman {
         spec: &ContainerSpec,
         images: &Path,
         metadata: &Path,
+        noted: &Noted,
     ) -> Result<(), EngineError> {
-        self.stage_armed_target(spec, images, metadata).await
+        self.stage_armed_target(spec, images, metadata, noted).await
     }
     async fn stage(
         &self,
@@ -371,9 +374,10 @@ impl Engine for Podman {
         &self,
         spec: &ContainerSpec,
         mode: Mode,
+        noted: &Noted,
         runs: impl FnOnce() + Send,
     ) -> Result<(), EngineError> {
-        self.open_target(spec, mode, runs).await
+        self.open_target(spec, mode, noted, runs).await
     }
 
     async fn destroy(&self, spec: &ContainerSpec) -> Result<(), EngineError> {

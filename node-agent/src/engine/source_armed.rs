@@ -20,6 +20,7 @@ use std::time::Duration;
 
 use godwit_proto::container::{ContainerSpec, Execution};
 use godwit_proto::id::ContainerId;
+use godwit_proto::timeline::Moment;
 use hyper::Method;
 use tokio::task::JoinHandle;
 
@@ -29,6 +30,7 @@ use super::late::Before;
 use super::podman::Podman;
 use super::source::{with_cause, wrong};
 use crate::criu::gate::{Attended, GateError};
+use crate::moments::Noted;
 
 /// The metadata's parts, in their directory.
 pub(super) const METADATA: &str = "container.tar";
@@ -145,15 +147,16 @@ impl Podman {
         spec: &ContainerSpec,
         images: &Path,
         sink: &dyn ImageSink,
+        noted: &Noted,
     ) -> Result<(), EngineError> {
         let stored = self.must_find(spec, "checkpointing")?;
         if self.execution(&stored)? != Execution::Frozen {
             return Err(wrong(spec, "checkpointing", "it is not frozen"));
         }
-        let Some(mut armed) = self.armed().remove(&spec.id) else {
+        let Some(armed) = self.armed().remove(&spec.id) else {
             return Err(wrong(spec, "checkpointing", "it is not armed"));
         };
-        let result = self.dump_into(spec, &stored, images, sink, &mut armed).await;
+        let result = self.dump_into(spec, &stored, images, (sink, noted), &armed).await;
         // Whoever thaws it waits for runc: criu puts the control group back as it found it.
         self.armed().insert(spec.id, armed);
         result
@@ -164,13 +167,14 @@ impl Podman {
         spec: &ContainerSpec,
         stored: &Stored,
         images: &Path,
-        sink: &dyn ImageSink,
-        armed: &mut ArmedSource,
+        (sink, noted): (&dyn ImageSink, &Noted),
+        armed: &ArmedSource,
     ) -> Result<(), EngineError> {
         let blame = |error: GateError| {
             let log = images.join(WORK).join("dump.log");
             wrong(spec, "checkpointing", &with_cause(error.to_string(), &log))
         };
+        noted.note(Moment::Dumping);
         armed.attended.go().map_err(&blame)?;
         let late_files = self.late_files(stored, images, &armed.before);
         let mut grown = Growth::new(images);
@@ -190,6 +194,7 @@ impl Podman {
             Ok(both) => both?,
             Err(_) => return Err(late(spec, "checkpointing", DUMP)),
         };
+        noted.note(Moment::Dumped);
         grown.finish(sink).map_err(failed("reading", images))?;
         armed.attended.done().await.map_err(&blame)?;
         if self.execution(stored)? != Execution::Frozen {

@@ -6,6 +6,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use godwit_proto::container::{ContainerSpec, Execution, Mode};
 use godwit_proto::id::ContainerId;
+use godwit_proto::timeline::Moment;
 use hyper::Method;
 use tokio::task::JoinHandle;
 
@@ -14,6 +15,7 @@ use super::podman::Podman;
 use super::source::{with_cause, wrong};
 use super::{EngineError, cold};
 use crate::criu::gate::{Attended, GateError};
+use crate::moments::Noted;
 
 /// podman itself gives a restore up after 240 s; whoever waits shorter than that hears why.
 const STAGE: Duration = Duration::from_secs(200);
@@ -115,10 +117,14 @@ impl Podman {
         &self,
         spec: &ContainerSpec,
         mode: Mode,
+        noted: &Noted,
         runs: impl FnOnce() + Send,
     ) -> Result<(), EngineError> {
+        noted.note(Moment::Opening);
         if mode == Mode::Cold {
-            return super::Engine::start(self, spec).await;
+            super::Engine::start(self, spec).await?;
+            noted.note(Moment::Running);
+            return Ok(());
         }
         let staged = self.staged().remove(&spec.id);
         let Some(Staged { attended, mut restore }) = staged else {
@@ -144,9 +150,13 @@ impl Podman {
             Ok(Err(error)) => return Err(self.blame(spec, "opening", restore, error).await),
             Ok(Ok(unmarked)) => unmarked?,
         }
+        noted.note(Moment::Running);
         match tokio::time::timeout(OPEN, &mut restore).await {
             Err(_) => Err(late()),
-            Ok(Ok(Ok(Ok(_)))) => Ok(()),
+            Ok(Ok(Ok(Ok(_)))) => {
+                noted.note(Moment::Known);
+                Ok(())
+            }
             Ok(answer) => Err(self.why(spec, "opening", answer)),
         }
     }

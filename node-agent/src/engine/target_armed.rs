@@ -15,6 +15,7 @@ use std::time::{Duration, Instant};
 
 use godwit_proto::container::{ContainerSpec, Execution};
 use godwit_proto::id::ContainerId;
+use godwit_proto::timeline::Moment;
 use tokio::task::JoinHandle;
 
 use super::EngineError;
@@ -24,6 +25,7 @@ use super::source::wrong;
 use super::source_armed::{DESCRIPTORS, METADATA, blocking, failed, late as too_late};
 use super::target::{Answer, Staged};
 use crate::criu::gate::Attended;
+use crate::moments::Noted;
 
 /// How long podman may take until criu waits.
 const ARM: Duration = Duration::from_secs(30);
@@ -99,6 +101,7 @@ impl Podman {
         spec: &ContainerSpec,
         images: &Path,
         metadata: &Path,
+        noted: &Noted,
     ) -> Result<(), EngineError> {
         if self.staged().contains_key(&spec.id) {
             let stored = self.must_find(spec, "staging")?;
@@ -122,12 +125,14 @@ impl Podman {
             late::apply(&from, &root, &log)
         })
         .await?;
+        noted.note(Moment::Restoring);
         let staged = async {
             attended.go()?;
             attended.staged().await
         };
         match tokio::time::timeout(STAGE, staged).await {
             Ok(Ok(())) => {
+                noted.note(Moment::Staged);
                 self.staged().insert(spec.id, Staged { attended, restore });
                 Ok(())
             }

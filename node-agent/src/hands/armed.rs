@@ -16,11 +16,13 @@ use godwit_proto::frame::Step;
 use godwit_proto::id::{ContainerId, Digest, Epoch};
 use godwit_proto::migration::{Arming, Record};
 use godwit_proto::stream::StreamId;
+use godwit_proto::timeline::Moment;
 use godwit_proto::topic::Peer;
 
 use super::calls::watched;
 use super::{CallError, Tools, arrived};
 use crate::engine::{Engine, ImageSink};
+use crate::moments::Noted;
 use crate::network::{Held, Port};
 
 /// Tells the target how much memory it is to expect.
@@ -42,6 +44,7 @@ pub(super) async fn arm<E: Engine>(
     tools: &Tools<E>,
     record: &Record,
     arming: &Arming,
+    noted: &Noted,
 ) -> Result<(), CallError> {
     let (container, epoch) = (record.spec.id, arming.epoch);
     tools.images.clear(container, None)?;
@@ -64,6 +67,7 @@ pub(super) async fn arm<E: Engine>(
         archive.append(&entry.file_name().to_string_lossy(), &Arc::new(file), 0..size)?;
     }
     archive.finish(None)?;
+    noted.note(Moment::Armed);
     Ok(())
 }
 
@@ -71,14 +75,18 @@ pub(super) async fn arm<E: Engine>(
 pub(super) async fn freeze<E: Engine>(
     tools: &Tools<E>,
     record: &Record,
+    noted: &Noted,
 ) -> Result<Digest, CallError> {
     let (spec, epoch) = (&record.spec, record.epoch);
     let to = record.peer.clone().ok_or(CallError::NoPeer)?;
     let port = tools.network.ready(spec.id, &spec.address).await?;
     tools.begin(record, Step::Freezing);
+    noted.note(Moment::Freezing);
     tools.engine.freeze(spec, record.mode).await?;
+    noted.note(Moment::Frozen);
     // Only what is frozen is cut: a kernel that still runs would answer with a reset.
     port.cut()?;
+    noted.note(Moment::Cut);
     tools.begin(record, Step::Dumping);
     let images = tools.images.path(spec.id, epoch);
     let stream = StreamId::Checkpoint { container: spec.id, epoch };
@@ -86,8 +94,9 @@ pub(super) async fn freeze<E: Engine>(
         archive: tools.streams.offer_archive(stream, Peer::from(to)),
         refused: Mutex::default(),
     };
-    tools.engine.dump_armed(spec, &images, &sink).await?;
+    tools.engine.dump_armed(spec, &images, &sink, noted).await?;
     let offered = sink.finish(&images.join(LAYOUT))?;
+    noted.note(Moment::Offered);
     let manifest = offered.manifest().await.ok_or(CallError::Withdrawn)?;
     Ok(manifest_digest(&manifest))
 }
@@ -126,6 +135,7 @@ pub(super) async fn prepare<E: Engine>(tools: &Tools<E>, record: &Record) -> Res
 pub(super) async fn fetch<E: Engine>(
     tools: &Tools<E>,
     record: &Record,
+    noted: &Noted,
 ) -> Result<Digest, CallError> {
     let (container, epoch) = (record.spec.id, record.epoch);
     let images = tools.images.path(container, epoch);
@@ -143,11 +153,16 @@ pub(super) async fn fetch<E: Engine>(
     let first_byte = async {
         let has_come = progress.wait_for(|at| at.bytes > 0).await.is_ok();
         // Where none came the transfer has failed, and says so itself.
-        if has_come { claim(tools, record).await } else { Ok(()) }
+        if !has_come {
+            return Ok(());
+        }
+        noted.note(Moment::FirstByte);
+        claim(tools, record).await
     };
     let (received, claimed) =
         tokio::join!(watched(tools, record, transfer, Step::Transferring), first_byte);
     let digest = received?;
+    noted.note(Moment::LastByte);
     claimed?;
     move_up(&incoming, &images).map_err(|source| failed("moving", &incoming, source))?;
     arrived::note(&images, tools.boot, digest).await?;
@@ -155,7 +170,11 @@ pub(super) async fn fetch<E: Engine>(
 }
 
 /// Target: to the gate.
-pub(super) async fn stage<E: Engine>(tools: &Tools<E>, record: &Record) -> Result<(), CallError> {
+pub(super) async fn stage<E: Engine>(
+    tools: &Tools<E>,
+    record: &Record,
+    noted: &Noted,
+) -> Result<(), CallError> {
     let (container, epoch) = (record.spec.id, record.epoch);
     tools.begin(record, Step::Staging);
     if !tools.claims().contains_key(&container) {
@@ -163,11 +182,15 @@ pub(super) async fn stage<E: Engine>(tools: &Tools<E>, record: &Record) -> Resul
     }
     let (images, metadata) =
         (tools.images.path(container, epoch), tools.metadata(container, epoch));
-    Ok(tools.engine.stage_armed(&record.spec, &images, &metadata).await?)
+    Ok(tools.engine.stage_armed(&record.spec, &images, &metadata, noted).await?)
 }
 
 /// Target: run. The guard falls, and what was held arrives, as soon as every process is let go.
-pub(super) async fn open<E: Engine>(tools: &Tools<E>, record: &Record) -> Result<(), CallError> {
+pub(super) async fn open<E: Engine>(
+    tools: &Tools<E>,
+    record: &Record,
+    noted: &Noted,
+) -> Result<(), CallError> {
     let spec = &record.spec;
     tools.begin(record, Step::Opening);
     let claim = tools.claims().remove(&spec.id);
@@ -176,12 +199,16 @@ pub(super) async fn open<E: Engine>(tools: &Tools<E>, record: &Record) -> Result
         if let Err(error) = port.unguard() {
             tracing::error!(container = %spec.id, %error, "the guard stays: attaching drops it");
         }
+        noted.note(Moment::Opened);
         match held.replay() {
-            Ok(released) => tracing::info!(?released, "held frames replayed"),
+            Ok(released) => {
+                noted.note(Moment::Replayed);
+                tracing::info!(?released, "held frames replayed");
+            }
             Err(error) => tracing::warn!(%error, "held frames are lost"),
         }
     };
-    tools.engine.open(spec, record.mode, runs).await?;
+    tools.engine.open(spec, record.mode, noted, runs).await?;
     // Attached already, but after a restart of the agent, and then guarded.
     tools.network.attach(spec.id, &spec.address).await?;
     forget(tools, spec.id, Some(record.epoch)).await

@@ -9,23 +9,38 @@ use godwit_proto::frame::{Progress, Step};
 use godwit_proto::id::Digest;
 use godwit_proto::migration::{Call, Outcome, Record};
 use godwit_proto::stream::StreamId;
+use godwit_proto::timeline::Moment;
 use godwit_proto::topic::Peer;
 
 use super::{CallError, Tools, armed, arrived, epoch_of, images};
 use crate::engine::Engine;
+use crate::moments::Noted;
 
 /// How long a container may take to end by itself when it is stopped and nobody said how long.
 const STOP_GRACE_MS: u64 = 10_000;
 /// How often a transfer in progress is reported.
 const PROGRESS_EVERY: Duration = Duration::from_millis(200);
 
-/// Carries one call out.
+/// Carries one call out, and tells what it saw of the hand-over.
 ///
 /// Dropped at any await, it leaves something half done, which thaw and destroy undo.
 pub(super) async fn carry_out<E: Engine>(
     tools: &Tools<E>,
     record: &Record,
     call: &Call,
+) -> Result<Outcome, CallError> {
+    let noted = Noted::default();
+    let outcome = do_it(tools, record, call, &noted).await;
+    let epoch = if let Call::Arm(arming) = call { arming.epoch } else { record.epoch };
+    tools.tell_moments(record.spec.id, epoch, noted.take());
+    outcome
+}
+
+async fn do_it<E: Engine>(
+    tools: &Tools<E>,
+    record: &Record,
+    call: &Call,
+    noted: &Noted,
 ) -> Result<Outcome, CallError> {
     let spec = &record.spec;
     let is_armed = record.mode == Mode::Live;
@@ -42,32 +57,44 @@ pub(super) async fn carry_out<E: Engine>(
         }
         Call::Stop => tools.engine.stop(spec, grace_seconds(record)).await?,
         Call::Arm(arming) if arming.plan.mode == Mode::Live => {
-            armed::arm(tools, record, arming).await?;
+            armed::arm(tools, record, arming, noted).await?;
         }
         // Nothing can be done beforehand.
         Call::Arm(_) => {}
-        Call::Freeze if is_armed => return armed::freeze(tools, record).await.map(Outcome::Image),
-        Call::Freeze => return freeze(tools, record).await.map(Outcome::Image),
+        Call::Freeze if is_armed => {
+            return armed::freeze(tools, record, noted).await.map(Outcome::Image);
+        }
+        Call::Freeze => return freeze(tools, record, noted).await.map(Outcome::Image),
         Call::Hold => tools.engine.freeze(spec, Mode::Live).await?,
-        Call::Thaw => thaw(tools, record).await?,
-        Call::Prepare => prepare(tools, record).await?,
-        Call::Fetch if is_armed => return armed::fetch(tools, record).await.map(Outcome::Image),
-        Call::Fetch => return fetch(tools, record).await.map(Outcome::Image),
-        Call::Stage if is_armed => armed::stage(tools, record).await?,
+        Call::Thaw => {
+            thaw(tools, record).await?;
+            noted.note(Moment::Thawed);
+        }
+        Call::Prepare => {
+            prepare(tools, record).await?;
+            noted.note(Moment::Prepared);
+        }
+        Call::Fetch if is_armed => {
+            return armed::fetch(tools, record, noted).await.map(Outcome::Image);
+        }
+        Call::Fetch => return fetch(tools, record, noted).await.map(Outcome::Image),
+        Call::Stage if is_armed => armed::stage(tools, record, noted).await?,
         Call::Stage => {
             tools.begin(record, Step::Staging);
             // After an opening that failed it is attached.
             tools.network.cut(spec.id).await?;
             let file = tools.checkpoint(spec.id, record.epoch);
+            noted.note(Moment::Restoring);
             tools.engine.stage(spec, record.mode, &file).await?;
+            noted.note(Moment::Staged);
         }
-        Call::Open if is_armed => armed::open(tools, record).await?,
+        Call::Open if is_armed => armed::open(tools, record, noted).await?,
         Call::Open => {
             tools.begin(record, Step::Opening);
             // First: what it sends in its first moment must not wait for an answer to an ARP
             // request that nobody heard.
             tools.network.attach(spec.id, &spec.address).await?;
-            tools.engine.open(spec, record.mode, || {}).await?;
+            tools.engine.open(spec, record.mode, noted, || {}).await?;
             let checkpoint = tools.checkpoint(spec.id, record.epoch);
             remove(&arrived::note_of(&checkpoint)).await?;
             remove(&checkpoint).await?;
@@ -102,16 +129,25 @@ fn grace_seconds(record: &Record) -> u32 {
 }
 
 /// Source: freeze, cut, dump, offer. The gap begins with the first of these.
-async fn freeze<E: Engine>(tools: &Tools<E>, record: &Record) -> Result<Digest, CallError> {
+async fn freeze<E: Engine>(
+    tools: &Tools<E>,
+    record: &Record,
+    noted: &Noted,
+) -> Result<Digest, CallError> {
     let (spec, epoch) = (&record.spec, record.epoch);
     let to = record.peer.clone().ok_or(CallError::NoPeer)?;
     tools.begin(record, Step::Freezing);
+    noted.note(Moment::Freezing);
     tools.engine.freeze(spec, record.mode).await?;
+    noted.note(Moment::Frozen);
     // Only what is frozen is cut: a kernel that still runs would answer with a reset.
     tools.network.cut(spec.id).await?;
+    noted.note(Moment::Cut);
     tools.begin(record, Step::Dumping);
+    noted.note(Moment::Dumping);
     let file = tools.checkpoint(spec.id, epoch);
     tools.engine.dump(spec, record.mode, &file).await?;
+    noted.note(Moment::Dumped);
     let stream = StreamId::Checkpoint { container: spec.id, epoch };
     // The target is sent it from now on, while it is still being hashed.
     let offered = tools.streams.offer(stream, file, Peer::from(to)).await?;
@@ -143,7 +179,11 @@ async fn prepare<E: Engine>(tools: &Tools<E>, record: &Record) -> Result<(), Cal
 }
 
 /// Target: the checkpoint, verified whole.
-async fn fetch<E: Engine>(tools: &Tools<E>, record: &Record) -> Result<Digest, CallError> {
+async fn fetch<E: Engine>(
+    tools: &Tools<E>,
+    record: &Record,
+    noted: &Noted,
+) -> Result<Digest, CallError> {
     let (container, epoch) = (record.spec.id, record.epoch);
     let from = record.peer.clone().ok_or(CallError::NoPeer)?;
     let stream = StreamId::Checkpoint { container, epoch };
@@ -153,6 +193,7 @@ async fn fetch<E: Engine>(tools: &Tools<E>, record: &Record) -> Result<Digest, C
         return Ok(digest);
     }
     let digest = receive(tools, record, stream, &from.into(), &into, Step::Transferring).await?;
+    noted.note(Moment::LastByte);
     arrived::note(&into, tools.boot, digest).await?;
     Ok(digest)
 }

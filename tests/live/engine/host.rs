@@ -5,6 +5,7 @@ use std::process::Command;
 use std::time::Duration;
 
 use godwit_agent::engine::{Engine, EngineConfig, Podman};
+use godwit_agent::moments::Noted;
 use godwit_agent::network::{Network, NetworkConfig};
 use godwit_proto::container::{Address, ContainerSpec, Execution, Limits, Mode};
 use godwit_proto::id::{ContainerId, ImageId};
@@ -101,7 +102,7 @@ impl Host {
 
     /// Opens the gate: what was dumped goes on where it was.
     pub(crate) async fn open(&self) {
-        self.engine.open(&self.spec, Mode::Plain, || {}).await.expect("open");
+        self.engine.open(&self.spec, Mode::Plain, &Noted::default(), || {}).await.expect("open");
         self.goes_on().await;
     }
 

@@ -1,6 +1,7 @@
 //! The hand-over, step by step, with the ticks as witness.
 
 use godwit_agent::engine::{Engine, Podman};
+use godwit_agent::moments::Noted;
 use godwit_proto::container::{Execution, Mode};
 
 use super::host::{Host, config, nothing_is_left, until};
@@ -30,8 +31,11 @@ fn a_staged_copy_runs_only_once_it_is_opened() {
         host.engine.stage(&host.spec, Mode::Plain, &host.image()).await.expect("stage again");
         assert_eq!(host.execution().await, Some(Execution::Gated));
         assert_eq!(host.ticks().len(), at_freeze);
-        host.engine.open(&host.spec, Mode::Plain, || {}).await.expect("open");
-        host.engine.open(&host.spec, Mode::Plain, || {}).await.expect("open again");
+        host.engine.open(&host.spec, Mode::Plain, &Noted::default(), || {}).await.expect("open");
+        host.engine
+            .open(&host.spec, Mode::Plain, &Noted::default(), || {})
+            .await
+            .expect("open again");
         assert_eq!(host.execution().await, Some(Execution::Running));
         host.goes_on().await;
         // And it can move on.
@@ -134,7 +138,7 @@ fn a_cold_move_takes_the_files_along() {
         host.engine.stage(&host.spec, Mode::Cold, &host.image()).await.expect("stage");
         host.engine.stage(&host.spec, Mode::Cold, &host.image()).await.expect("stage again");
         assert_eq!(host.execution().await, Some(Execution::Absent));
-        host.engine.open(&host.spec, Mode::Cold, || {}).await.expect("open");
+        host.engine.open(&host.spec, Mode::Cold, &Noted::default(), || {}).await.expect("open");
         until("tick 2", || host.ticks() == [1, 2]).await;
         host.down().await;
     });

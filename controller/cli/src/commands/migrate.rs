@@ -142,8 +142,19 @@ fn admission(
     Err(Failure::Said(Exit::Refused))
 }
 
-/// What a move cost: its phases, the gap, the whole, the bytes.
 fn summary(context: &Context, migration: &Migration) -> String {
+    format!(
+        "{} moved from {} to {} ({})\n{}",
+        migration.container,
+        migration.from(),
+        migration.to(),
+        migration.mode.as_deref().unwrap_or("live"),
+        costs(context, migration),
+    )
+}
+
+/// What a move cost: its phases, the gap, the whole, the bytes.
+pub(super) fn costs(context: &Context, migration: &Migration) -> String {
     let mut rows: Vec<_> = migration
         .phases
         .iter()
@@ -159,14 +170,7 @@ fn summary(context: &Context, migration: &Migration) -> String {
         ("bytes", bytes),
     ];
     rows.extend(totals.into_iter().filter_map(|(what, value)| Some([cell(what), cell(value?)])));
-    format!(
-        "{} moved from {} to {} ({})\n{}",
-        migration.container,
-        migration.from(),
-        migration.to(),
-        migration.mode.as_deref().unwrap_or("live"),
-        context.screen.table(Some(["PHASE", "TIME"]), rows),
-    )
+    context.screen.table(Some(["PHASE", "TIME"]), rows)
 }
 
 /// Why a container is not where it was sent, and where it is instead.

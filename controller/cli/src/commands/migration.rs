@@ -1,11 +1,11 @@
-//! `godwit migration ls` and `cancel`.
+//! `godwit migration ls`, `inspect` and `cancel`.
 
 use super::wait::Interrupt;
-use super::{Context, items};
+use super::{Context, items, migrate};
 use crate::api::Migration;
 use crate::error::Failure;
-use crate::human;
 use crate::render::{Format, cell, maybe, read, state};
+use crate::{human, timeline};
 
 /// Lists moves, the newest first.
 pub(super) async fn ls(
@@ -43,6 +43,47 @@ pub(super) async fn ls(
             maybe(migration.started, |started| format!("{} ago", human::age(started))),
         ]
     })
+}
+
+/// Shows where moves spent their time.
+pub(super) async fn inspect(
+    context: &Context,
+    ids: &[String],
+    format: &Format,
+) -> Result<(), Failure> {
+    if !matches!(format, Format::Table) {
+        return context.inspect("migrations", ids, format).await;
+    }
+    for id in ids {
+        let migration: Migration = read(&context.client.get(&["migrations", id], &[]).await?)?;
+        context.screen.line(&told(context, &migration))?;
+    }
+    Ok(())
+}
+
+fn told(context: &Context, migration: &Migration) -> String {
+    let end = match (&migration.outcome, migration.percent) {
+        (Some(outcome), _) => outcome.clone(),
+        (None, Some(percent)) => format!("{} {percent:.0} %", migration.phase),
+        (None, None) => migration.phase.clone(),
+    };
+    let mut text = format!(
+        "{}: {} from {} to {} ({}): {end}\n",
+        migration.id,
+        migration.container,
+        migration.from(),
+        migration.to(),
+        migration.mode.as_deref().unwrap_or("live"),
+    );
+    for said in [&migration.reason, &migration.remedy].into_iter().flatten() {
+        text.push_str(&format!("  {said}\n"));
+    }
+    text.push_str(&migrate::costs(context, migration));
+    if let Some(bars) = timeline::draw(migration) {
+        text.push('\n');
+        text.push_str(&bars);
+    }
+    text
 }
 
 /// Calls a move off, and waits until it is over unless told otherwise.

@@ -68,8 +68,8 @@ pub(crate) async fn run(args: Args) -> Result<(), Failure> {
         Command::Migration(MigrationCommand::Ls { container, active, limit, output }) => {
             migration::ls(&context, container.as_deref(), active, limit, &output.format).await
         }
-        Command::Migration(MigrationCommand::Inspect(inspect)) => {
-            context.inspect("migrations", &inspect.names, &inspect.format).await
+        Command::Migration(MigrationCommand::Inspect { ids, output }) => {
+            migration::inspect(&context, &ids, &output.format).await
         }
         Command::Migration(MigrationCommand::Watch { id, output }) => {
             migrate::watch(&context, &id, &output.format).await

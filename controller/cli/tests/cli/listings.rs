@@ -124,6 +124,33 @@ m-0007-3  counter    edge-a  edge-b  live  moved              68.16 MB  912 ms  
 }
 
 #[tokio::test]
+async fn a_move_shows_where_it_spent_its_time() {
+    let timeline = json!([
+        {"moment": "armed", "us": -120_300}, {"moment": "freezing", "us": 0},
+        {"moment": "cut", "us": 800}, {"moment": "dumping", "us": 1_000},
+        {"moment": "first-byte", "us": 21_000}, {"moment": "dumped", "us": 41_000},
+        {"moment": "last-byte", "us": 51_000}, {"moment": "restoring", "us": 51_000},
+        {"moment": "staged", "us": 91_000}, {"moment": "verdict", "us": 92_000},
+        {"moment": "opening", "us": 93_000}, {"moment": "running", "us": 100_000},
+    ]);
+    let object = with(settled("moved"), json!({"timeline": timeline}));
+    let fake = Fake::start().await.on("GET /api/v1/migrations/m-0007-3", 200, object.clone());
+    let out = fake.run(&["migration", "inspect", "m-0007-3"]).await.done();
+    let wanted = "\
+freeze    edge-a               █                                                      0.8 ms
+dump      edge-a               ████████████████████                                  40.0 ms
+transfer  edge-a, edge-b                 ██████████████                              30.0 ms
+restore   edge-b                                       ████████████████████          40.0 ms
+verdict   controller                                                       █          1.0 ms
+open      edge-b                                                            ███       7.0 ms
+moments, in ms: armed -120.3 · freezing 0.0 · cut 0.8 ·";
+    assert!(out.contains(wanted), "{out}");
+    assert!(out.starts_with("m-0007-3: counter from edge-a to edge-b (live): moved\n"), "{out}");
+    let json = fake.run(&["migration", "inspect", "m-0007-3", "--format", "json"]).await.done();
+    assert_eq!(serde_json::from_str::<Value>(&json).expect("JSON"), json!([object]));
+}
+
+#[tokio::test]
 async fn version_shows_both_sides() {
     let version = json!({"version": "9.9.9", "api": "v1", "fabric": "f-1"});
     let mut fake = Fake::start().await.on("GET /version", 200, version);
