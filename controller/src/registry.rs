@@ -317,6 +317,7 @@ impl Known {
             probe_failure: info
                 .filter(|info| !info.probe.can_migrate)
                 .map(|info| info.probe.problems.join("; ")),
+            can_arm: info.is_some_and(|info| info.probe.can_arm),
             memory_free_bytes: metrics.map(|metrics| metrics.memory_free_bytes),
             disk_free_bytes: metrics.map(|metrics| metrics.disk_free_bytes),
             containers: view.containers,

@@ -21,7 +21,7 @@ use serde::{Deserialize, Serialize};
 
 use self::trial::Trial;
 use crate::config;
-use crate::engine::{EngineConfig, Podman};
+use crate::engine::{EngineConfig, ImageDirs, Podman};
 use crate::telemetry;
 
 /// How long another doctor of this node is waited for: as long as its probe may take.
@@ -34,6 +34,8 @@ pub struct Finding {
     pub check: String,
     /// Whether this node is fit in that respect.
     pub ok: bool,
+    /// Whether it can do nothing without; else it is slower, or lacks an amenity.
+    pub required: bool,
     /// What was found, or what is missing, in plain words.
     pub message: String,
     /// How to get what is missing; empty when nothing is.
@@ -66,21 +68,26 @@ pub struct Report {
 impl Report {
     /// True when this node can run and move containers.
     pub fn is_ok(&self) -> bool {
-        self.findings.iter().all(|finding| finding.ok)
+        self.findings.iter().all(|finding| finding.ok || !finding.required)
     }
 
     /// The report as the node announces it.
     pub fn probe(&self) -> Probe {
         let unfit = self.findings.iter().filter(|finding| !finding.ok);
         let said = unfit.map(|f| format!("{}: {} ({})", f.check, f.message, f.remedy));
-        Probe { can_migrate: self.is_ok(), problems: said.collect() }
+        let can_arm = self.findings.iter().any(|f| f.check == probe::ARMED && f.ok);
+        Probe { can_migrate: self.is_ok(), can_arm, problems: said.collect() }
     }
 }
 
 impl fmt::Display for Report {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         for finding in &self.findings {
-            let mark = if finding.ok { "ok  " } else { "FAIL" };
+            let mark = match (finding.ok, finding.required) {
+                (true, _) => "ok  ",
+                (false, true) => "FAIL",
+                (false, false) => "slow",
+            };
             writeln!(f, "{mark}  {:<18} {}", finding.check, finding.message)?;
             if !finding.remedy.is_empty() {
                 writeln!(f, "{:24} {}", "", finding.remedy)?;
@@ -99,7 +106,7 @@ impl fmt::Display for Report {
 #[derive(Serialize, Deserialize)]
 struct Kept {
     versions: Versions,
-    finding: Finding,
+    findings: Vec<Finding>,
 }
 
 /// Asks every program that a checkpoint depends on for its version, for the announcement.
@@ -148,50 +155,54 @@ async fn check(config: &EngineConfig, bridge: &str, may_be_kept: bool) -> Report
     let cache = config.workdir.join("probe.json");
     // What was cut short is cleared by the next probe.
     let may_be_kept = may_be_kept && !trial::is_noted(&config.workdir);
-    let finding = match kept(&cache, &report.versions).filter(|_| may_be_kept) {
-        Some(finding) => finding,
+    let findings = match kept(&cache, &report.versions).filter(|_| may_be_kept) {
+        Some(findings) => findings,
         None => {
-            let finding = probe_beside(config).await;
-            keep(&cache, &report.versions, &finding);
-            finding
+            let findings = probe_beside(config).await;
+            keep(&cache, &report.versions, &findings);
+            findings
         }
     };
-    report.findings.push(finding);
+    report.findings.extend(findings);
     report
 }
 
 /// The probe on an engine of its own: an agent that runs is not disturbed, nor waited for.
 ///
 /// Every doctor has the same one, so what one that was killed left working dies first.
-async fn probe_beside(config: &EngineConfig) -> Finding {
+async fn probe_beside(config: &EngineConfig) -> Vec<Finding> {
     let trial = match Trial::begin(&config.workdir, OTHERS).await {
         Ok(trial) => trial,
-        Err(error) => return probe::failed(&error.to_string()),
+        Err(error) => return vec![probe::failed(&error.to_string())],
     };
     let mut beside = config.clone();
     beside.rundir = config.rundir.join("doctor");
     beside.workdir = config.workdir.join("doctor");
     beside.cgroup = format!("{}-doctor", config.cgroup);
-    let finding = match Podman::start(beside.clone()).await {
+    let findings = match Podman::start(beside.clone()).await {
         Ok(engine) => probe::run(&engine, &beside, &trial).await,
-        Err(error) => probe::failed(&error.to_string()),
+        Err(error) => vec![probe::failed(&error.to_string())],
     };
+    if let Err(error) = ImageDirs::discard(&beside.rundir, &beside.workdir) {
+        tracing::warn!(%error, "the doctor leaves images behind");
+    }
     for dir in [&beside.rundir, &beside.workdir] {
         if let Err(error) = fs::remove_dir_all(dir) {
             tracing::warn!(%error, dir = %dir.display(), "the doctor leaves a directory behind");
         }
     }
-    finding
+    findings
 }
 
-fn kept(cache: &Path, versions: &Versions) -> Option<Finding> {
+fn kept(cache: &Path, versions: &Versions) -> Option<Vec<Finding>> {
     let kept: Kept = serde_json::from_slice(&fs::read(cache).ok()?).ok()?;
     // A failure is tried again: what caused it may be mended without any version changing.
-    (kept.versions == *versions && kept.finding.ok).then_some(kept.finding)
+    let is_good = kept.findings.iter().all(|finding| finding.ok);
+    (kept.versions == *versions && is_good).then_some(kept.findings)
 }
 
-fn keep(cache: &Path, versions: &Versions, finding: &Finding) {
-    let kept = Kept { versions: versions.clone(), finding: finding.clone() };
+fn keep(cache: &Path, versions: &Versions, findings: &[Finding]) {
+    let kept = Kept { versions: versions.clone(), findings: findings.to_vec() };
     let written = serde_json::to_vec(&kept).map_err(io::Error::from);
     if let Err(error) = written.and_then(|text| fs::write(cache, text)) {
         tracing::warn!(%error, file = %cache.display(), "cannot keep the probe's result");
@@ -203,7 +214,8 @@ mod tests {
     use super::*;
 
     fn finding(ok: bool) -> Finding {
-        Finding { check: "probe".into(), ok, message: "m".into(), remedy: String::new() }
+        let remedy = String::new();
+        Finding { check: "probe".into(), ok, required: true, message: "m".into(), remedy }
     }
     fn versions(criu: &str) -> Versions {
         Versions { criu: criu.into(), ..Versions::default() }
@@ -214,8 +226,8 @@ mod tests {
         let dir = tempfile::tempdir().expect("tempdir");
         let cache = dir.path().join("probe.json");
         assert_eq!(kept(&cache, &versions("4.2")), None);
-        keep(&cache, &versions("4.2"), &finding(true));
-        assert_eq!(kept(&cache, &versions("4.2")), Some(finding(true)));
+        keep(&cache, &versions("4.2"), &[finding(true)]);
+        assert_eq!(kept(&cache, &versions("4.2")), Some(vec![finding(true)]));
         assert_eq!(kept(&cache, &versions("4.3")), None);
     }
 
@@ -223,7 +235,7 @@ mod tests {
     fn a_failed_probe_is_tried_again() {
         let dir = tempfile::tempdir().expect("tempdir");
         let cache = dir.path().join("probe.json");
-        keep(&cache, &versions("4.2"), &finding(false));
+        keep(&cache, &versions("4.2"), &[finding(false)]);
         assert_eq!(kept(&cache, &versions("4.2")), None);
     }
 
@@ -236,5 +248,15 @@ mod tests {
         assert!(report.to_string().contains("apt install criu"));
         assert!(!report.probe().can_migrate);
         assert_eq!(report.probe().problems, ["probe: m (apt install criu)"]);
+    }
+
+    #[test]
+    fn a_node_that_cannot_be_armed_is_fit_and_says_so() {
+        let armed = |ok| Finding { check: probe::ARMED.into(), required: false, ..finding(ok) };
+        let report =
+            |ok| Report { versions: versions("4.2"), findings: vec![finding(true), armed(ok)] };
+        let probe = report(false).probe();
+        assert!(probe.can_migrate && !probe.can_arm && probe.problems.len() == 1, "{probe:?}");
+        assert!(report(true).probe().can_arm);
     }
 }

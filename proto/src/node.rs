@@ -76,6 +76,10 @@ pub struct NodeInfo {
 pub struct Probe {
     /// A container was checkpointed and restored here.
     pub can_migrate: bool,
+    /// So it was with everything but CRIU done before the freeze; moves of a node that cannot do
+    /// that go the plain way.
+    #[serde(default)]
+    pub can_arm: bool,
     /// What is missing, in plain words, each with how to get it.
     #[serde(default)]
     pub problems: Vec<String>,

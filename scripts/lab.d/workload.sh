@@ -4,7 +4,7 @@
 #
 # Sourced by scripts/lab.
 
-# Builds counter, observe and counter.tar in the folder $1, unless they are there
+# Builds counter, observe, dial and counter.tar in the folder $1, unless they are there
 # and made from the present sources. The same sources and compiler give the same
 # bytes, and so the same image id.
 workload() {
@@ -16,7 +16,7 @@ workload() {
   flock 7
   if [[ $made != "$(cat "$out/.made" 2>/dev/null)" ]]; then
     rm -f "$out/.made"
-    for name in counter observe; do build_workload "$source/$name.rs" "$out/$name"; done
+    for name in counter observe dial; do build_workload "$source/$name.rs" "$out/$name"; done
     pack_image counter "$out/counter" "$out/counter.tar"
     echo "$made" >"$out/.made"
   fi

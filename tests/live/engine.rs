@@ -9,6 +9,7 @@ use std::any::type_name;
 
 use godwit_tests::Lab;
 
+mod armed;
 mod dumps;
 mod host;
 mod kills;

@@ -2,14 +2,15 @@
 //! alive and knows its content. Whoever moves it can be held to account: a tick
 //! lost, a tick told twice, a page that is not what was last written all show.
 //!
-//!     counter [--memory-mb 64] [--tick-ms 5] [--report ADDRESS:PORT]
+//!     counter [--memory-mb 64] [--tick-ms 5] [--report ADDRESS:PORT] [--echo PORT]
 //!
 //! Each tick checks one page, writes it anew and, if asked, reports itself by UDP
 //! (to observe.rs; a report that cannot be sent is counted and forgotten). stdout
-//! gets a line a second, and one for each gap over 30 ms between two ticks.
+//! gets a line a second, and one for each gap over 30 ms between two ticks. With an
+//! echo port it sends back what TCP clients send (dial.rs).
 
-use std::io::Write;
-use std::net::{SocketAddr, UdpSocket};
+use std::io::{Read, Write};
+use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream, UdpSocket};
 use std::time::Duration;
 
 use tick::{Tick, end_on_signals, instance_name, is_ending, monotonic_ns, realtime_ns};
@@ -24,11 +25,13 @@ struct Config {
     memory_mb: usize,
     tick: Duration,
     report: Option<SocketAddr>,
+    echo: Option<u16>,
 }
 
 impl Config {
     fn parse(mut arguments: impl Iterator<Item = String>) -> Result<Self, String> {
-        let mut config = Self { memory_mb: 64, tick: Duration::from_millis(5), report: None };
+        let tick = Duration::from_millis(5);
+        let mut config = Self { memory_mb: 64, tick, report: None, echo: None };
         while let Some(name) = arguments.next() {
             let value = arguments.next().ok_or_else(|| format!("{name} wants a value"))?;
             let wrong = |_| format!("{name} does not take {value:?}");
@@ -40,9 +43,10 @@ impl Config {
                     config.tick = Duration::from_millis(value.parse().map_err(|_| wrong(()))?)
                 }
                 "--report" => config.report = Some(value.parse().map_err(|_| wrong(()))?),
+                "--echo" => config.echo = Some(value.parse().map_err(|_| wrong(()))?),
                 _ => {
                     return Err(format!(
-                        "unknown option {name}; known: --memory-mb, --tick-ms, --report"
+                        "unknown option {name}; known: --memory-mb, --tick-ms, --report, --echo"
                     ));
                 }
             }
@@ -129,8 +133,32 @@ fn say(line: std::fmt::Arguments<'_>) {
     let _ = writeln!(std::io::stdout(), "{line}");
 }
 
+/// Sends back what comes, on a thread for each client.
+fn echo(port: u16) -> std::io::Result<()> {
+    let listener = TcpListener::bind((Ipv4Addr::UNSPECIFIED, port))?;
+    std::thread::spawn(move || {
+        for peer in listener.incoming().flatten() {
+            std::thread::spawn(move || send_back(peer));
+        }
+    });
+    Ok(())
+}
+
+fn send_back(mut peer: TcpStream) -> std::io::Result<()> {
+    peer.set_nodelay(true)?;
+    let mut bytes = [0; 4096];
+    loop {
+        let read = peer.read(&mut bytes)?;
+        if read == 0 {
+            return Ok(());
+        }
+        peer.write_all(&bytes[..read])?;
+    }
+}
+
 fn run(config: &Config) -> std::io::Result<()> {
     end_on_signals();
+    config.echo.map_or(Ok(()), echo)?;
     let mut memory = Memory::new(config.memory_mb);
     let instance = random_instance()?;
     let socket = UdpSocket::bind("0.0.0.0:0")?;

@@ -88,6 +88,8 @@ pub struct NodeFacts {
     pub criu: Option<Version>,
     /// Why it cannot checkpoint and restore, by its own trial.
     pub probe_failure: Option<String>,
+    /// It can do all but CRIU's part of a move before the freeze.
+    pub can_arm: bool,
     /// Memory that is free to use.
     pub memory_free_bytes: Option<u64>,
     /// Disk that is free to use.

@@ -10,6 +10,7 @@ fn node(name: &str) -> NodeFacts {
         engine: Version::read("5.4.2").map(|version| ("podman".into(), version)),
         criu: Version::read("4.2.1"),
         probe_failure: None,
+        can_arm: true,
         memory_free_bytes: Some(1 << 30),
         disk_free_bytes: Some(1 << 30),
         containers: 0,

@@ -180,6 +180,8 @@ impl Service {
                 Err(reasons) => (None, reasons),
             },
         };
+        let both_arm = source.can_arm && target.as_ref().is_none_or(|target| target.can_arm);
+        let mode = if mode == Mode::Live && !both_arm { Mode::Plain } else { mode };
         let live = self.live_migration(row.spec.id).await?;
         reasons.splice(0..0, state_fits(row, mode, live));
         Ok(Admission {

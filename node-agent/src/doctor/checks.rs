@@ -52,11 +52,23 @@ pub(super) fn all(config: &EngineConfig, versions: &Versions, bridge_name: &str)
 }
 
 fn fit(check: &str, message: impl Into<String>) -> Finding {
-    Finding { check: check.into(), ok: true, message: message.into(), remedy: String::new() }
+    Finding {
+        check: check.into(),
+        ok: true,
+        required: true,
+        message: message.into(),
+        remedy: String::new(),
+    }
 }
 
 fn unfit(check: &str, message: impl Into<String>, remedy: impl Into<String>) -> Finding {
-    Finding { check: check.into(), ok: false, message: message.into(), remedy: remedy.into() }
+    Finding {
+        check: check.into(),
+        ok: false,
+        required: true,
+        message: message.into(),
+        remedy: remedy.into(),
+    }
 }
 
 fn privileges() -> Finding {

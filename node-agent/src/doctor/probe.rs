@@ -9,22 +9,28 @@
 use std::fs;
 use std::io::{self, Read, Write};
 use std::net::{Ipv4Addr, TcpListener, TcpStream};
+use std::ops::Range;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
+use std::sync::Arc;
 use std::time::Duration;
 
 use godwit_proto::container::{Address, ContainerSpec, Execution, Limits, Mode};
-use godwit_proto::id::{ContainerId, ImageId};
+use godwit_proto::id::{ContainerId, Epoch, ImageId};
 
 use super::Finding;
 use super::trial::Trial;
-use crate::engine::{Engine, EngineConfig, EngineError, Podman, probe_id};
+use crate::engine::{Engine, EngineConfig, EngineError, ImageDirs, ImageSink, Podman, probe_id};
 use crate::hands::told;
 use crate::moments::Noted;
-use crate::network;
+use crate::network::{self, Network};
 
+/// The check that the armed hand-over works.
+pub(super) const ARMED: &str = "armed hand-over";
 /// The name that the agent's binary is run by in the probe's container.
 pub const NAME: &str = "godwit-probe";
+/// What the images of the probe may take: it is one process without memory of its own.
+const IMAGES_BYTES: u64 = 64 << 20;
 /// Where the probe listens, in its own namespace.
 const PORT: u16 = 7;
 /// How long the probe may take to answer.
@@ -47,8 +53,9 @@ pub fn main() -> ExitCode {
 }
 
 /// Carries the probe out, and clears up after it however it ended. Takes seconds, and never
-/// longer than its deadlines.
-pub(super) async fn run(engine: &Podman, config: &EngineConfig, trial: &Trial) -> Finding {
+/// longer than its deadlines. The plain way is what a node must be capable of; what is found of
+/// the armed one comes second.
+pub(super) async fn run(engine: &Podman, config: &EngineConfig, trial: &Trial) -> Vec<Finding> {
     let trying = async {
         // What a doctor that was killed left.
         clear(engine, trial).await?;
@@ -56,37 +63,65 @@ pub(super) async fn run(engine: &Podman, config: &EngineConfig, trial: &Trial) -
     };
     let tried = within(DEADLINE, "the trial", trying).await;
     let cleared = within(CLEAR, "clearing up after it", clear(engine, trial)).await;
-    match tried.and(cleared) {
-        Ok(()) => Finding {
-            check: "probe".into(),
-            ok: true,
-            message: "a container with a listening socket was checkpointed and restored".into(),
-            remedy: String::new(),
-        },
-        Err(error) => failed(&told(&error)),
+    match (tried, cleared) {
+        (Ok(armed), Ok(())) => vec![plain(), armed_or_not(armed)],
+        (Err(error), _) | (_, Err(error)) => vec![failed(&told(&error))],
     }
 }
 
-async fn within(
+async fn within<T>(
     limit: Duration,
     what: &str,
-    step: impl Future<Output = Result<(), EngineError>>,
-) -> Result<(), EngineError> {
+    step: impl Future<Output = Result<T, EngineError>>,
+) -> Result<T, EngineError> {
     let late = |_| EngineError::Deadline { what: what.to_owned(), seconds: limit.as_secs() };
     tokio::time::timeout(limit, step).await.map_err(late)?
+}
+
+fn plain() -> Finding {
+    Finding {
+        check: "probe".into(),
+        ok: true,
+        required: true,
+        message: "a container with a listening socket was checkpointed and restored".into(),
+        remedy: String::new(),
+    }
 }
 
 /// The finding of a probe that failed.
 pub(super) fn failed(why: &str) -> Finding {
     Finding {
-        check: "probe".into(),
         ok: false,
         message: format!("a trial checkpoint and restore failed: {why}"),
         remedy: "a newer criu often helps: `apt install -t forky criu`; else please report this with `godwit-agent doctor`'s output".into(),
+        ..plain()
     }
 }
 
-async fn attempt(engine: &Podman, config: &EngineConfig, trial: &Trial) -> Result<(), EngineError> {
+fn armed_or_not(tried: Result<(), EngineError>) -> Finding {
+    let finding = |ok, message, remedy: &str| Finding {
+        check: ARMED.into(),
+        ok,
+        required: false,
+        message,
+        remedy: remedy.into(),
+    };
+    match tried {
+        Ok(()) => finding(true, "the same with podman and runc done before the freeze".into(), ""),
+        Err(error) => finding(
+            false,
+            format!("podman and runc cannot be armed: {}", told(&error)),
+            "containers move to and from this node the plain way, and stand still for longer; please report this with `godwit-agent doctor`'s output",
+        ),
+    }
+}
+
+/// The plain way, and whether the armed one works after it.
+async fn attempt(
+    engine: &Podman,
+    config: &EngineConfig,
+    trial: &Trial,
+) -> Result<Result<(), EngineError>, EngineError> {
     let id = probe_id();
     trial.note(id).map_err(io("noting the trial"))?;
     let directory =
@@ -94,7 +129,14 @@ async fn attempt(engine: &Podman, config: &EngineConfig, trial: &Trial) -> Resul
     let tar = directory.path().join("image.tar");
     let command = write_image(&config.shim, &tar).map_err(io("writing the probe's image"))?;
     let image = engine.import_image(&tar, &image_name(id)).await?;
-    hand_over(engine, &spec(id, image, command), &directory.path().join("checkpoint.tar")).await
+    let spec = spec(id, image, command);
+    hand_over(engine, &spec, &directory.path().join("checkpoint.tar")).await?;
+    let images = ImageDirs::open(&config.rundir, &config.workdir, Some(IMAGES_BYTES))?.make(
+        spec.id,
+        Epoch { generation: 1, counter: 1 },
+        0,
+    )?;
+    Ok(hand_over_armed(engine, &spec, &images, directory.path()).await)
 }
 
 /// Removes whatever there is of the trial that was noted, begun by this doctor or another one.
@@ -134,6 +176,36 @@ async fn hand_over(engine: &Podman, spec: &ContainerSpec, file: &Path) -> Result
     }
     engine.open(spec, Mode::Plain, &Noted::default(), || {}).await?;
     answers(&netns, "after the restore").await
+}
+
+async fn hand_over_armed(
+    engine: &Podman,
+    spec: &ContainerSpec,
+    images: &Path,
+    directory: &Path,
+) -> Result<(), EngineError> {
+    let (netns, noted) = (Network::path(spec.id), Noted::default());
+    let metadata = directory.join("metadata");
+    fs::create_dir(&metadata).map_err(io("making a directory for the probe"))?;
+    engine.arm(spec, images, &metadata).await?;
+    engine.freeze(spec, Mode::Live).await?;
+    engine.dump_armed(spec, images, &Nowhere, &noted).await?;
+    engine.destroy(spec).await?;
+    engine.prepare(spec, Mode::Live, &netns).await?;
+    engine.await_images(spec, images, &metadata).await?;
+    engine.stage_armed(spec, images, &metadata, &noted).await?;
+    if engine.execution_of(spec)? != Execution::Gated {
+        return Err(refused("restoring", "it did not wait at the gate"));
+    }
+    engine.open(spec, Mode::Live, &noted, || {}).await?;
+    answers(&netns, "after the armed restore").await
+}
+
+/// Images that stay where they are written.
+struct Nowhere;
+
+impl ImageSink for Nowhere {
+    fn add(&self, _name: &str, _file: &Arc<fs::File>, _span: Range<u64>) {}
 }
 
 /// Waits until the probe answers, from inside its namespace.

@@ -4,10 +4,12 @@
 //! `<rundir>/images/<container>-<epoch>`. Where the memory does not suffice that path is a
 //! link to a directory on the disk; who reads and writes there does not notice.
 
+use std::collections::BTreeMap;
 use std::fs;
 use std::io;
 use std::os::unix::fs::symlink;
 use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, PoisonError};
 
 use godwit_proto::id::{ContainerId, Epoch};
 use nix::mount::{MsFlags, mount};
@@ -23,6 +25,8 @@ const MARGIN_BYTES: u64 = 16 << 20;
 pub struct ImageDirs {
     memory: PathBuf,
     disk: PathBuf,
+    /// What the attempts of this life said that they need, in bytes.
+    reserved: Arc<Mutex<BTreeMap<PathBuf, u64>>>,
 }
 
 impl ImageDirs {
@@ -38,7 +42,11 @@ impl ImageDirs {
         workdir: &Path,
         limit_bytes: Option<u64>,
     ) -> Result<Self, EngineError> {
-        let dirs = Self { memory: rundir.join("images"), disk: workdir.join("images") };
+        let dirs = Self {
+            memory: rundir.join("images"),
+            disk: workdir.join("images"),
+            reserved: Arc::default(),
+        };
         for dir in [&dirs.memory, &dirs.disk] {
             fs::create_dir_all(dir).map_err(failed("making", dir))?;
         }
@@ -60,14 +68,15 @@ impl ImageDirs {
         self.memory.join(format!("{container}-{epoch}"))
     }
 
-    /// What can be written before the tmpfs is full; 0 where there is none.
-    pub fn free_bytes(&self) -> u64 {
+    /// True when so much fits into the tmpfs beside what is there and what others will write.
+    fn fits(&self, bytes: u64, reserved: u64) -> bool {
         if !self.is_mounted() {
-            return 0;
+            return false;
         }
-        statfs(&self.memory).map_or(0, |stat| {
-            stat.blocks_available().saturating_mul(stat.block_size().cast_unsigned())
-        })
+        let Ok(stat) = statfs(&self.memory) else { return false };
+        let in_bytes = |blocks: u64| blocks.saturating_mul(stat.block_size().cast_unsigned());
+        bytes <= in_bytes(stat.blocks_available())
+            && bytes.saturating_add(reserved) <= in_bytes(stat.blocks())
     }
 
     /// Makes the attempt's directory, empty: in memory if `expected_bytes` fit there.
@@ -82,8 +91,12 @@ impl ImageDirs {
     ) -> Result<PathBuf, EngineError> {
         let path = self.path(container, epoch);
         remove(&path)?;
-        if self.free_bytes() >= expected_bytes.saturating_add(MARGIN_BYTES) {
+        let bytes = expected_bytes.saturating_add(MARGIN_BYTES);
+        let mut reserved = self.reserved.lock().unwrap_or_else(PoisonError::into_inner);
+        reserved.retain(|dir, _| dir.exists());
+        if self.fits(bytes, reserved.values().sum()) {
             fs::create_dir(&path).map_err(failed("making", &path))?;
+            reserved.insert(path.clone(), bytes);
         } else {
             let on_disk = self.disk.join(format!("{container}-{epoch}"));
             mounts::remove_dir(&on_disk)?;
@@ -107,6 +120,17 @@ impl ImageDirs {
                     remove(&entry.path())?;
                 }
             }
+        }
+        Ok(())
+    }
+
+    /// Removes every directory and unmounts the tmpfs; none there is success.
+    ///
+    /// # Errors
+    /// `Io` where something stays.
+    pub fn discard(rundir: &Path, workdir: &Path) -> Result<(), EngineError> {
+        for dir in [rundir.join("images"), workdir.join("images")] {
+            mounts::remove_dir(&dir)?;
         }
         Ok(())
     }
@@ -162,7 +186,8 @@ mod tests {
         let root = tempfile::tempdir().expect("tempdir");
         let (id, epoch) = ids();
         // No tmpfs is mounted here: nothing fits.
-        let dirs = ImageDirs { memory: root.path().join("m"), disk: root.path().join("d") };
+        let (memory, disk) = (root.path().join("m"), root.path().join("d"));
+        let dirs = ImageDirs { memory, disk, reserved: Arc::default() };
         fs::create_dir(&dirs.memory).expect("mkdir");
         fs::create_dir(&dirs.disk).expect("mkdir");
         let path = dirs.make(id, epoch, 1).expect("make");
@@ -176,5 +201,23 @@ mod tests {
         dirs.clear(id, None).expect("clear");
         assert!(fs::symlink_metadata(&path).is_err());
         assert_eq!(fs::read_dir(&dirs.disk).expect("read").count(), 0);
+    }
+
+    #[test]
+    fn attempts_that_have_written_nothing_yet_are_counted() {
+        let root = tempfile::tempdir().expect("tempdir");
+        let limit = 4 * MARGIN_BYTES;
+        let dirs =
+            ImageDirs::open(&root.path().join("run"), &root.path().join("work"), Some(limit))
+                .expect("mounting a tmpfs needs root");
+        let (id, epoch) = ids();
+        let is_in_memory = |counter: u32| {
+            let path = dirs.make(id, Epoch { counter, ..epoch }, MARGIN_BYTES).expect("make");
+            fs::symlink_metadata(path).expect("made").is_dir()
+        };
+        assert_eq!([1, 2, 3].map(is_in_memory), [true, true, false]);
+        dirs.clear(id, None).expect("clear");
+        assert!(is_in_memory(4), "what is gone counts no more");
+        nix::mount::umount(&dirs.memory).expect("umount");
     }
 }

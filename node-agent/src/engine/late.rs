@@ -95,8 +95,10 @@ impl Before {
     }
 }
 
-/// Puts what [`Before::write_changes`] wrote into `from` over the files below `root`, and
-/// removes it. Nothing there is success. Blocks; nobody may use the files meanwhile.
+/// Puts what [`Before::write_changes`] wrote into `from` over the files below `root`, which are
+/// as the metadata has them. Nothing there is success. Blocks; nobody may use the files meanwhile.
+///
+/// It stays in `from`: a restore that is refused is begun again from the metadata.
 pub(super) fn apply(from: &Path, root: &Path, log: &Path) -> io::Result<()> {
     if let Some(text) = read_if_there(&from.join(GONE))? {
         for path in text.split(|byte| *byte == 0).filter(|path| !path.is_empty()) {
@@ -106,16 +108,13 @@ pub(super) fn apply(from: &Path, root: &Path, log: &Path) -> io::Result<()> {
             }
             remove(&root.join(path))?;
         }
-        fs::remove_file(from.join(GONE))?;
     }
     let files = from.join(FILES);
     if files.exists() {
         run(Command::new("tar").arg("-xpf").arg(&files).args(KEEP).arg("-C").arg(root))?;
-        fs::remove_file(&files)?;
     }
     if let Some(text) = read_if_there(&from.join(LOG))? {
         fs::OpenOptions::new().append(true).create(true).open(log)?.write_all(&text)?;
-        fs::remove_file(from.join(LOG))?;
     }
     Ok(())
 }
@@ -334,10 +333,10 @@ mod tests {
 
     #[test]
     fn the_other_end_becomes_what_this_one_is() {
-        let (here, there) = (Layer::new(), Layer::new());
+        let (here, there, again) = (Layer::new(), Layer::new(), Layer::new());
         let log = here.at("log");
         fs::write(&log, "one\n").expect("write");
-        for layer in [&here, &there] {
+        for layer in [&here, &there, &again] {
             layer.write("kept", "kept");
             layer.write("changed", "before");
             layer.write("removed", "x");
@@ -373,7 +372,8 @@ mod tests {
         apply(&bag, &there.at("merged"), &there.at("log")).expect("apply");
         assert_eq!(there.tree(), here.tree());
         assert_eq!(fs::read_to_string(there.at("log")).expect("log"), "one\ntwo\n");
-        assert_eq!(fs::read_dir(&bag).expect("read").count(), 0, "what was used is removed");
+        apply(&bag, &again.at("merged"), &again.at("log")).expect("apply");
+        assert_eq!(again.tree(), here.tree(), "begun again from the metadata");
     }
 
     #[test]

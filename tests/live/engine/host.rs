@@ -1,10 +1,14 @@
 //! A lab host with the engine on it, and the workload whose ticks are counted.
 
+use std::collections::BTreeMap;
+use std::fs::File;
+use std::ops::Range;
 use std::path::{Path, PathBuf};
 use std::process::Command;
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use godwit_agent::engine::{Engine, EngineConfig, Podman};
+use godwit_agent::engine::{Engine, EngineConfig, EngineError, ImageSink, Podman};
 use godwit_agent::moments::Noted;
 use godwit_agent::network::{Network, NetworkConfig};
 use godwit_proto::container::{Address, ContainerSpec, Execution, Limits, Mode};
@@ -23,6 +27,8 @@ pub(crate) struct Host {
     pub(crate) network: Network,
     pub(crate) spec: ContainerSpec,
     pub(crate) netns: PathBuf,
+    /// How it moves: armed (live) or plain.
+    pub(crate) mode: Mode,
 }
 
 pub(crate) fn config() -> EngineConfig {
@@ -36,6 +42,49 @@ pub(crate) fn config() -> EngineConfig {
 /// A container's file on the way from one end to the other.
 pub(crate) fn image(spec: &ContainerSpec) -> PathBuf {
     config().workdir.join(format!("{}.tar", spec.id))
+}
+
+/// Where the images of an armed move lie, on both ends.
+pub(crate) fn images(spec: &ContainerSpec) -> PathBuf {
+    config().rundir.join(format!("images/{}-1.1", spec.id))
+}
+
+/// Where what podman knows of the container lies.
+pub(crate) fn metadata(spec: &ContainerSpec) -> PathBuf {
+    config().workdir.join(format!("{}.metadata", spec.id))
+}
+
+/// Rebuilds what was dumped at the gate.
+pub(crate) async fn stage(
+    engine: &Podman,
+    spec: &ContainerSpec,
+    mode: Mode,
+) -> Result<(), EngineError> {
+    if mode != Mode::Live {
+        return engine.stage(spec, mode, &image(spec)).await;
+    }
+    let (images, metadata) = (images(spec), metadata(spec));
+    engine.await_images(spec, &images, &metadata).await?;
+    engine.stage_armed(spec, &images, &metadata, &Noted::default()).await
+}
+
+/// How much of each file an armed dump has sent.
+#[derive(Debug, Default)]
+pub(crate) struct Sent(Mutex<BTreeMap<String, u64>>);
+
+impl ImageSink for Sent {
+    fn add(&self, name: &str, _file: &Arc<File>, span: Range<u64>) {
+        let mut sent = self.0.lock().expect("nobody panicked");
+        let before = sent.insert(name.to_owned(), span.end).unwrap_or(0);
+        assert_eq!(span.start, before, "{name}: a hole, or sent twice");
+    }
+}
+
+impl Sent {
+    /// Each file with how much of it was sent.
+    pub(crate) fn files(self) -> BTreeMap<String, u64> {
+        self.0.into_inner().expect("nobody panicked")
+    }
 }
 
 /// Shows the engine's log as RUST_LOG asks.
@@ -54,12 +103,12 @@ impl Host {
         let network = Network::start(NetworkConfig::default()).await.expect("network");
         let spec = spec(import());
         let netns = network.ensure(spec.id, &spec.address).await.expect("namespace");
-        Self { engine, network, spec, netns }
+        Self { engine, network, spec, netns, mode: Mode::Plain }
     }
 
     /// [`Host::up`] with the container running and ticking.
-    pub(crate) async fn running() -> Self {
-        let host = Self::up().await;
+    pub(crate) async fn running(mode: Mode) -> Self {
+        let host = Self { mode, ..Self::up().await };
         host.engine.create(&host.spec, &host.netns).await.expect("create");
         host.network.attach(host.spec.id, &host.spec.address).await.expect("attach");
         host.engine.start(&host.spec).await.expect("start");
@@ -73,36 +122,68 @@ impl Host {
     }
 
     /// [`Host::running`], then frozen and dumped; and how far it had ticked by then.
-    pub(crate) async fn dumped() -> (Self, usize) {
-        let host = Self::running().await;
+    pub(crate) async fn dumped(mode: Mode) -> (Self, usize) {
+        let host = Self::running(mode).await;
         host.dump().await;
         let at_freeze = host.ticks().len();
         (host, at_freeze)
     }
 
     /// [`Host::dumped`], then rebuilt at the gate.
-    pub(crate) async fn staged() -> (Self, usize) {
-        let (mut host, at_freeze) = Self::dumped().await;
+    pub(crate) async fn staged(mode: Mode) -> (Self, usize) {
+        let (mut host, at_freeze) = Self::dumped(mode).await;
         host.stage().await;
         (host, at_freeze)
     }
 
-    /// Freezes, cuts and dumps.
+    /// Arms where it moves so, freezes, cuts and dumps.
     pub(crate) async fn dump(&self) {
-        self.engine.freeze(&self.spec, Mode::Plain).await.expect("freeze");
+        if self.mode == Mode::Live {
+            self.arm().await;
+        }
+        self.freeze_and_dump(&Sent::default()).await;
+    }
+
+    /// Has the checkpoint wait for the word, in empty directories.
+    pub(crate) async fn arm(&self) {
+        let (images, metadata) = (images(&self.spec), metadata(&self.spec));
+        for dir in [&images, &metadata] {
+            let _none_yet = std::fs::remove_dir_all(dir);
+            std::fs::create_dir_all(dir).expect("mkdir");
+        }
+        self.engine.arm(&self.spec, &images, &metadata).await.expect("arm");
+    }
+
+    /// Freezes, cuts and dumps; an armed dump goes to `sink`.
+    pub(crate) async fn freeze_and_dump(&self, sink: &dyn ImageSink) {
+        self.engine.freeze(&self.spec, self.mode).await.expect("freeze");
         self.network.cut(self.spec.id).await.expect("cut");
-        self.engine.dump(&self.spec, Mode::Plain, &self.image()).await.expect("dump");
+        let dumped = match self.mode {
+            Mode::Live => {
+                let (images, noted) = (images(&self.spec), Noted::default());
+                self.engine.dump_armed(&self.spec, &images, sink, &noted).await
+            }
+            mode => self.engine.dump(&self.spec, mode, &self.image()).await,
+        };
+        dumped.expect("dump");
     }
 
     /// Becomes the target and rebuilds what was dumped at the gate.
     pub(crate) async fn stage(&mut self) {
         self.become_target().await;
-        self.engine.stage(&self.spec, Mode::Plain, &self.image()).await.expect("stage");
+        self.stage_again().await;
+    }
+
+    /// Rebuilds what was dumped at the gate, once more or for the first time.
+    pub(crate) async fn stage_again(&self) {
+        let staged = stage(&self.engine, &self.spec, self.mode).await;
+        staged.expect("stage");
     }
 
     /// Opens the gate: what was dumped goes on where it was.
     pub(crate) async fn open(&self) {
-        self.engine.open(&self.spec, Mode::Plain, &Noted::default(), || {}).await.expect("open");
+        let opened = self.engine.open(&self.spec, self.mode, &Noted::default(), || {}).await;
+        opened.expect("open");
         self.goes_on().await;
     }
 
@@ -118,7 +199,7 @@ impl Host {
         self.network.remove(self.spec.id).await.expect("remove namespace");
         self.netns =
             self.network.ensure(self.spec.id, &self.spec.address).await.expect("namespace");
-        self.engine.prepare(&self.spec, Mode::Plain, &self.netns).await.expect("prepare");
+        self.engine.prepare(&self.spec, self.mode, &self.netns).await.expect("prepare");
     }
 
     /// Removes everything, and checks that nothing is left.
@@ -129,6 +210,9 @@ impl Host {
         self.network.remove(self.spec.id).await.expect("remove namespace");
         self.network.remove(self.spec.id).await.expect("remove namespace again");
         let _never_dumped = std::fs::remove_file(self.image());
+        for dir in [images(&self.spec), metadata(&self.spec)] {
+            let _never_armed = std::fs::remove_dir_all(dir);
+        }
         if let Some(id) = podman_id {
             nothing_is_left(&id).await;
         }

@@ -11,7 +11,7 @@ use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 
 use super::host::{
-    Host, Process, config, image, log, nothing_is_left, podman_id, processes, until,
+    Host, Process, config, log, nothing_is_left, podman_id, processes, stage, until,
 };
 use super::in_a_host;
 
@@ -58,8 +58,8 @@ fn kill_all(victims: &[Victim], podman_id: &str) {
     }
 }
 
-/// Clears up, and brings the same image to life.
-async fn recovers(mut host: Host, at_freeze: usize) {
+/// Clears up, and brings the same image to the gate.
+async fn is_staged_anew(host: &mut Host, at_freeze: usize) {
     assert_eq!(host.ticks().len(), at_freeze, "the copy ran");
     let podman_id = host.podman_id().expect("still in storage");
     host.engine.ready().await.expect("ready");
@@ -67,6 +67,11 @@ async fn recovers(mut host: Host, at_freeze: usize) {
     nothing_is_left(&podman_id).await;
     host.stage().await;
     assert_eq!(host.ticks().len(), at_freeze);
+}
+
+/// [`is_staged_anew`], and brought to life.
+async fn recovers(mut host: Host, at_freeze: usize) {
+    is_staged_anew(&mut host, at_freeze).await;
     host.open().await;
     host.down().await;
 }
@@ -80,7 +85,7 @@ async fn until_it_is_dead(podman_id: &str) {
 }
 
 async fn copy_dies_with(victim: Victim) {
-    let (host, at_freeze) = Host::staged().await;
+    let (host, at_freeze) = Host::staged(Mode::Live).await;
     let podman_id = host.podman_id().expect("id");
     kill_all(&[victim], &podman_id);
     until_it_is_dead(&podman_id).await;
@@ -113,9 +118,24 @@ fn the_copy_dies_with_the_proxy() {
 }
 
 #[test]
+fn the_copy_dies_with_any_two_of_them() {
+    in_a_host(async {
+        let (mut host, at_freeze) = Host::staged(Mode::Live).await;
+        for (at, first) in Victim::ALL.iter().enumerate() {
+            for second in &Victim::ALL[at + 1..] {
+                kill_all(&[*first, *second], &host.podman_id().expect("id"));
+                is_staged_anew(&mut host, at_freeze).await;
+            }
+        }
+        host.open().await;
+        host.down().await;
+    });
+}
+
+#[test]
 fn with_everybody_killed_at_once_the_copy_is_still_no_running_one() {
     in_a_host(async {
-        let (host, at_freeze) = Host::staged().await;
+        let (host, at_freeze) = Host::staged(Mode::Live).await;
         kill_all(&Victim::ALL, &host.podman_id().expect("id"));
         let execution = host.execution().await;
         assert!(matches!(execution, Some(Execution::Gated | Execution::Absent)), "{execution:?}");
@@ -134,7 +154,7 @@ fn the_copy_dies_with_a_killed_agent() {
 }
 
 async fn copy_dies_with_a_killed_agent() {
-    let (mut host, at_freeze) = Host::dumped().await;
+    let (mut host, at_freeze) = Host::dumped(Mode::Live).await;
     host.become_target().await;
     drop(host.engine);
     // This test once more, as the agent that is to be killed.
@@ -161,7 +181,7 @@ async fn stage_and_wait(spec: &str) {
     log();
     let spec: ContainerSpec = serde_json::from_str(spec).expect("json");
     let engine = Podman::start(config()).await.expect("start");
-    engine.stage(&spec, Mode::Plain, &image(&spec)).await.expect("stage");
+    stage(&engine, &spec, Mode::Live).await.expect("stage");
     std::fs::write(STAGED, "").expect("say so");
     std::future::pending::<()>().await;
 }

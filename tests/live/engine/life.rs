@@ -36,7 +36,7 @@ fn a_container_is_created_started_stopped_and_destroyed() {
 #[test]
 fn its_address_answers_only_while_it_is_attached() {
     in_a_host(async {
-        let host = Host::running().await;
+        let host = Host::running(Mode::Plain).await;
         let address = (host.spec.address.ip, 7000);
         let dial = || async {
             let dial = tokio::net::TcpStream::connect(address);
@@ -59,7 +59,7 @@ fn its_address_answers_only_while_it_is_attached() {
 #[test]
 fn containers_outlive_the_agent_and_its_service() {
     in_a_host(async {
-        let mut host = Host::running().await;
+        let mut host = Host::running(Mode::Plain).await;
         let first = host.engine.service_pid().expect("pid");
         drop(host.engine);
         until("end of the service", || processes().iter().all(|p| p.pid.cast_unsigned() != first))
@@ -76,7 +76,7 @@ fn containers_outlive_the_agent_and_its_service() {
 #[test]
 fn a_service_that_is_killed_comes_back() {
     in_a_host(async {
-        let host = Host::running().await;
+        let host = Host::running(Mode::Plain).await;
         let first = host.engine.service_pid().expect("pid");
         nix::sys::signal::kill(
             nix::unistd::Pid::from_raw(first.cast_signed()),

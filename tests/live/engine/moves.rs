@@ -10,7 +10,7 @@ use super::in_a_host;
 #[test]
 fn a_dump_leaves_the_source_frozen_and_a_thaw_lets_it_go_on() {
     in_a_host(async {
-        let host = Host::running().await;
+        let host = Host::running(Mode::Plain).await;
         host.engine.freeze(&host.spec, Mode::Plain).await.expect("freeze");
         assert_eq!(host.execution().await, Some(Execution::Frozen));
         let at_freeze = host.ticks().len();
@@ -27,7 +27,7 @@ fn a_dump_leaves_the_source_frozen_and_a_thaw_lets_it_go_on() {
 #[test]
 fn a_staged_copy_runs_only_once_it_is_opened() {
     in_a_host(async {
-        let (mut host, at_freeze) = Host::staged().await;
+        let (mut host, at_freeze) = Host::staged(Mode::Plain).await;
         host.engine.stage(&host.spec, Mode::Plain, &host.image()).await.expect("stage again");
         assert_eq!(host.execution().await, Some(Execution::Gated));
         assert_eq!(host.ticks().len(), at_freeze);
@@ -49,7 +49,7 @@ fn a_staged_copy_runs_only_once_it_is_opened() {
 #[test]
 fn a_refused_copy_is_gone_and_the_same_image_stages_again() {
     in_a_host(async {
-        let (mut host, at_freeze) = Host::dumped().await;
+        let (mut host, at_freeze) = Host::dumped(Mode::Plain).await;
         for _ in 0..2 {
             host.stage().await;
             let id = host.podman_id().expect("id");
@@ -67,7 +67,7 @@ fn a_refused_copy_is_gone_and_the_same_image_stages_again() {
 #[test]
 fn a_copy_at_the_gate_dies_with_the_agent() {
     in_a_host(async {
-        let (mut host, at_freeze) = Host::staged().await;
+        let (mut host, at_freeze) = Host::staged(Mode::Plain).await;
         drop(host.engine);
         host.engine = Podman::start(config()).await.expect("start again");
         assert_eq!(host.execution().await, Some(Execution::Absent));
@@ -81,7 +81,7 @@ fn a_copy_at_the_gate_dies_with_the_agent() {
 #[test]
 fn nothing_is_removed_through_a_mount_that_criu_left() {
     in_a_host(async {
-        let host = Host::running().await;
+        let host = Host::running(Mode::Plain).await;
         let id = host.podman_id().expect("id");
         let userdata = format!("/var/lib/containers/storage/overlay-containers/{id}/userdata");
         let precious = tempfile::tempdir().expect("tempdir");
@@ -110,7 +110,7 @@ fn nothing_is_removed_through_a_mount_that_criu_left() {
 #[test]
 fn a_damaged_image_is_refused_with_a_reason() {
     in_a_host(async {
-        let (mut host, _) = Host::dumped().await;
+        let (mut host, _) = Host::dumped(Mode::Plain).await;
         let whole = std::fs::metadata(host.image()).expect("image").len();
         let file = std::fs::OpenOptions::new().write(true).open(host.image()).expect("open");
         file.set_len(whole / 2).expect("truncate");

@@ -1,0 +1,135 @@
+//! The armed hand-over: podman, conmon and runc have done their part before the freeze.
+
+use std::collections::BTreeMap;
+
+use godwit_agent::engine::Engine;
+use godwit_agent::moments::Noted;
+use godwit_proto::container::{Execution, Mode};
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
+
+use super::host::{Host, Sent, images, nothing_is_left, podman, processes, until};
+use super::in_a_host;
+
+/// Runs a command in the container.
+fn exec(host: &Host, command: &str) -> String {
+    podman(&["exec", &host.podman_id().expect("id"), "/bin/sh", "-c", command])
+}
+
+#[test]
+fn an_armed_container_runs_on_and_is_disarmed_without_a_trace() {
+    in_a_host(async {
+        let host = Host::running(Mode::Live).await;
+        for _ in 0..2 {
+            host.arm().await;
+            assert_eq!(host.execution().await, Some(Execution::Running));
+            host.until_ticks_pass(20).await;
+            let id = host.podman_id().expect("id");
+            assert_eq!(podman(&["inspect", "-f", "{{.State.Status}}", &id]), "running");
+            assert_eq!(exec(&host, "echo $COLOUR"), "blue");
+        }
+        host.engine.thaw(&host.spec, Mode::Live).await.expect("thaw");
+        let waits = |name: &str| processes().iter().any(|p| p.name.starts_with(name) && !p.zombie);
+        until("end of the checkpoint", || !waits("criu") && !waits("runc")).await;
+        host.goes_on().await;
+        host.down().await;
+    });
+}
+
+#[test]
+fn what_it_does_while_it_is_armed_moves_with_it() {
+    in_a_host(async {
+        let mut host = Host::running(Mode::Live).await;
+        exec(&host, "echo before > /changed; echo x > /removed");
+        host.arm().await;
+        exec(&host, "echo after > /changed; rm /removed; echo new > /new");
+        host.until_ticks_pass(50).await;
+        host.freeze_and_dump(&Sent::default()).await;
+        let at_freeze = host.ticks().len();
+        // A copy that is refused takes nothing of it away.
+        for _ in 0..2 {
+            host.stage().await;
+            assert_eq!(host.execution().await, Some(Execution::Gated));
+            assert_eq!(host.ticks().len(), at_freeze);
+            let id = host.podman_id().expect("id");
+            host.engine.destroy(&host.spec).await.expect("destroy");
+            nothing_is_left(&id).await;
+        }
+        host.stage().await;
+        host.open().await;
+        assert_eq!(exec(&host, "cat /changed /new; ls /removed 2>&1"), "after\nnew");
+        // And it can move on.
+        host.dump().await;
+        host.stage().await;
+        host.open().await;
+        host.down().await;
+    });
+}
+
+#[test]
+fn every_byte_of_the_images_is_sent_once() {
+    in_a_host(async {
+        let mut host = Host::running(Mode::Live).await;
+        host.arm().await;
+        let sent = Sent::default();
+        host.freeze_and_dump(&sent).await;
+        let mut written = BTreeMap::new();
+        for entry in std::fs::read_dir(images(&host.spec)).expect("images") {
+            let entry = entry.expect("entry");
+            if entry.file_type().expect("type").is_file() {
+                let name = entry.file_name().to_string_lossy().into_owned();
+                written.insert(name, entry.metadata().expect("metadata").len());
+            }
+        }
+        // The target has it from the metadata already.
+        written.remove("descriptors.json");
+        assert!(written.contains_key("pages-1.img"), "{written:?}");
+        assert_eq!(sent.files(), written);
+        host.stage().await;
+        host.open().await;
+        host.down().await;
+    });
+}
+
+#[test]
+fn a_source_that_was_armed_by_a_dead_service_runs_on_and_arms_again() {
+    in_a_host(async {
+        let mut host = Host::running(Mode::Live).await;
+        host.arm().await;
+        let service = host.engine.service_pid().expect("pid");
+        kill(Pid::from_raw(service.cast_signed()), Signal::SIGKILL).expect("kill");
+        until("new service", || host.engine.service_pid().is_some_and(|pid| pid != service)).await;
+        host.engine.ready().await.expect("ready");
+        host.until_ticks_pass(20).await;
+        host.engine.freeze(&host.spec, Mode::Live).await.expect("freeze");
+        let (images, noted) = (images(&host.spec), Noted::default());
+        let dumped = host.engine.dump_armed(&host.spec, &images, &Sent::default(), &noted).await;
+        assert!(dumped.is_err(), "nobody was there to dump it");
+        host.engine.thaw(&host.spec, Mode::Live).await.expect("thaw");
+        host.goes_on().await;
+        host.dump().await;
+        host.stage().await;
+        host.open().await;
+        host.down().await;
+    });
+}
+
+#[test]
+fn a_target_that_was_armed_is_armed_anew_when_its_service_died() {
+    in_a_host(async {
+        let (mut host, at_freeze) = Host::dumped(Mode::Live).await;
+        host.become_target().await;
+        let (images, metadata) = (images(&host.spec), super::host::metadata(&host.spec));
+        host.engine.await_images(&host.spec, &images, &metadata).await.expect("arm");
+        let service = host.engine.service_pid().expect("pid");
+        kill(Pid::from_raw(service.cast_signed()), Signal::SIGKILL).expect("kill");
+        until("new service", || host.engine.service_pid().is_some_and(|pid| pid != service)).await;
+        host.engine.ready().await.expect("ready");
+        let noted = Noted::default();
+        let staged = host.engine.stage_armed(&host.spec, &images, &metadata, &noted).await;
+        staged.expect("staged all the same");
+        assert_eq!(host.ticks().len(), at_freeze);
+        host.open().await;
+        host.down().await;
+    });
+}
