@@ -24,7 +24,8 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 pub(super) const GONE: &str = "late-gone";
 /// What is there now, as a tar.
 pub(super) const FILES: &str = "late-files.tar";
-/// What the log gained.
+/// What the log gained: from which byte on (eight bytes, big-endian), then the text. The metadata
+/// may have some of it already.
 pub(super) const LOG: &str = "late-log";
 
 /// The state of a container's files at a moment.
@@ -88,7 +89,9 @@ impl Before {
         if log_bytes(log)? > self.log_bytes {
             let mut file = fs::File::open(log)?;
             file.seek(SeekFrom::Start(self.log_bytes))?;
-            io::copy(&mut file, &mut fs::File::create(into.join(LOG))?)?;
+            let mut gained = fs::File::create(into.join(LOG))?;
+            gained.write_all(&self.log_bytes.to_be_bytes())?;
+            io::copy(&mut file, &mut gained)?;
             written.push(LOG);
         }
         Ok(written)
@@ -113,8 +116,15 @@ pub(super) fn apply(from: &Path, root: &Path, log: &Path) -> io::Result<()> {
     if files.exists() {
         run(Command::new("tar").arg("-xpf").arg(&files).args(KEEP).arg("-C").arg(root))?;
     }
-    if let Some(text) = read_if_there(&from.join(LOG))? {
-        fs::OpenOptions::new().append(true).create(true).open(log)?.write_all(&text)?;
+    if let Some(gained) = read_if_there(&from.join(LOG))? {
+        let Some((offset, text)) = gained.split_first_chunk() else {
+            return Err(io::Error::other(format!("{LOG} is cut short")));
+        };
+        let mut log = fs::OpenOptions::new().write(true).create(true).truncate(false).open(log)?;
+        let end = u64::from_be_bytes(*offset).min(log.metadata()?.len());
+        log.set_len(end)?;
+        log.seek(SeekFrom::Start(end))?;
+        log.write_all(text)?;
     }
     Ok(())
 }
@@ -368,7 +378,8 @@ mod tests {
         let upper = here.at("upper");
         let written = before.write_changes(&upper, &merged, &log, &bag).expect("changes");
         assert_eq!(written, [GONE, FILES, LOG]);
-        fs::write(there.at("log"), "one\n").expect("write");
+        // The metadata was written after the look: it has half of the second line.
+        fs::write(there.at("log"), "one\ntw").expect("write");
         apply(&bag, &there.at("merged"), &there.at("log")).expect("apply");
         assert_eq!(there.tree(), here.tree());
         assert_eq!(fs::read_to_string(there.at("log")).expect("log"), "one\ntwo\n");

@@ -1,7 +1,7 @@
 //! An ordinary life: created, started, stopped, destroyed, seen all along by the kernel's word.
 
 use godwit_agent::engine::{Engine, EngineError, Podman};
-use godwit_proto::container::Execution;
+use godwit_proto::container::{Execution, Mode};
 
 use super::host::{Host, config, processes, until};
 use super::in_a_host;
