@@ -1,31 +1,35 @@
-//! A criu in the place of edge-b's, which fails or waits when it is told to.
+//! A criu in the place of a host's, which fails or waits when it is told to.
 
 use std::path::PathBuf;
 
 use godwit_tests::{Fabric, eventually};
 
+/// A dump or restore of ours has its image directory at descriptor 200; what else criu is asked
+/// (its version) is answered. It fails once it has the images, as one would that cannot use them.
 const SCRIPT: &str = "#!/bin/sh
-[ -e /lab/criu-fails ] && exit 1
+images=/proc/$$/fd/200
+[ -e $images ] || exec /usr/sbin/criu.real \"$@\"
+while [ -e /lab/criu-fails ]; do [ -e $images/core-1.img ] && exit 1; sleep 0.05; done
 while [ -e /lab/criu-waits ]; do touch /lab/criu-is-waiting; sleep 0.05; done
 exec /usr/sbin/criu.real \"$@\"
 ";
 
-/// The one of edge-b.
+/// The one of a host.
 pub(crate) struct Criu {
     share: PathBuf,
 }
 
 impl Criu {
     /// Puts it there and has the agent find it fit.
-    pub(crate) fn install(fabric: &Fabric) -> Self {
+    pub(crate) fn install(fabric: &Fabric, host: &str) -> Self {
         let share = fabric.lab().share();
         std::fs::write(share.join("criu"), SCRIPT).expect("the shared directory");
         let install =
             "mv /usr/sbin/criu /usr/sbin/criu.real && install -m755 /lab/criu /usr/sbin/criu";
-        fabric.lab().run("edge-b", &["sh", "-c", install]).ok();
-        fabric.terminate("edge-b");
-        fabric.start_agent("edge-b");
-        fabric.await_fit("edge-b");
+        fabric.lab().run(host, &["sh", "-c", install]).ok();
+        fabric.terminate(host);
+        fabric.start_agent(host);
+        fabric.await_fit(host);
         Self { share }
     }
 

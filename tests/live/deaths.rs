@@ -4,11 +4,7 @@ use godwit_tests::{Fabric, eventually};
 use serde_json::Value;
 
 use crate::criu::Criu;
-use crate::scene::{EDGES, Scene};
-
-/// How slow a move is made that is to be caught while it prepares: the container's image
-/// alone takes many seconds.
-const CRAWLING: &str = "60KB";
+use crate::scene::{CRAWLING, EDGES, Scene};
 
 /// So much of a checkpoint has arrived before somebody is killed in its transfer.
 const HALF: u64 = 32 << 20;
@@ -93,7 +89,7 @@ fn killed_in_the_transfer(fabric: &Fabric, program: &str, outcome: &str) -> (Val
 fn killed_while_preparing(host: &str) {
     let fabric = Fabric::start(EDGES);
     let scene = Scene::open(&fabric);
-    let id = scene.begin_move(CRAWLING);
+    let id = scene.begin_move("edge-b", CRAWLING);
     scene.await_bytes(&id, 1);
     kill_and_restart(&fabric, host);
     fabric.await_fit(host);
@@ -136,10 +132,11 @@ fn the_source_s_agent_is_killed_while_it_dumps() {
 #[test]
 fn the_target_s_agent_is_killed_while_it_restores_and_does_so_again() {
     let fabric = Fabric::start(EDGES);
-    let criu = Criu::install(&fabric);
+    let criu = Criu::install(&fabric, "edge-b");
     let scene = Scene::open(&fabric);
     criu.wait();
     let id = scene.begin_slow_move();
+    scene.await_log("edge-b", "call=Stage");
     criu.await_waiting();
     fabric.kill("edge-b");
     criu.work();

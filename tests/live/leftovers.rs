@@ -8,6 +8,9 @@ fn held(fabric: &Fabric, host: &str) -> Vec<String> {
         podman ps -aq | sed 's/^/container /'
         ls /run/netns 2>/dev/null | sed 's/^/namespace /'
         ip -o link | grep -o 'gw[0-9a-f]*\\|gp[0-9a-f]*' | sort -u | sed 's/^/link /'
+        ls /run/godwit/images | sed 's/^/image /'
+        ls /run/godwit/gated /run/godwit/frozen 2>/dev/null | grep -v : | grep . | sed 's/^/mark /'
+        for n in $(ls /run/netns 2>/dev/null); do ip netns exec $n nft list tables | sed 's/^/guard /'; done
         ls /var/lib/godwit/spool | sed 's/^/spool /'
         find /var/lib/godwit/work -type f ! -name probe.json ! '(' -name trial -empty ')' | sed 's/^/work /'
         ls /sys/fs/cgroup/libpod_parent 2>/dev/null | grep '^libpod-' | sed 's/^/cgroup /'
@@ -34,7 +37,8 @@ pub(crate) fn holds_one(fabric: &Fabric, host: &str) {
         let held = held(fabric, host);
         let of = |what: &str| held.iter().filter(|line| line.starts_with(what)).count();
         let one = ["container", "namespace", "link", "cgroup", "runc"].map(of) == [1; 5];
-        let rest = ["spool", "work", "temporary", "mount"].map(of) == [0; 4];
+        let rest = ["image", "mark", "guard", "spool", "work", "temporary", "mount"];
+        let rest = rest.map(of) == [0; 7];
         if one && rest { Ok(()) } else { Err(held) }
     });
 }

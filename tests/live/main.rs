@@ -3,6 +3,7 @@
 //! exactly once.
 
 mod commands;
+mod continuity;
 mod criu;
 mod deaths;
 mod engine;

@@ -8,6 +8,9 @@ use crate::leftovers::{holds_nothing, holds_one};
 /// How slow a transfer is made that a test wants to interfere with: 64 MB take eight seconds.
 const SLOW: &str = "8MB";
 
+/// How slow a move is made that is to be caught while it prepares: the container's image
+/// alone takes many seconds.
+pub(crate) const CRAWLING: &str = "60KB";
 /// The hosts of every scene: edge-a and edge-b.
 pub(crate) const EDGES: u8 = 2;
 
@@ -71,12 +74,17 @@ impl<'a> Scene<'a> {
 
     /// Starts a slow move to edge-b in the background and answers its id.
     pub(crate) fn begin_slow_move(&self) -> String {
-        self.begin_move(SLOW)
+        self.begin_move("edge-b", SLOW)
     }
 
-    /// Starts a move to edge-b that is so slow, in the background, and answers its id.
-    pub(crate) fn begin_move(&self, bwlimit: &str) -> String {
-        let migrate = ["migrate", "counter", "--to", "edge-b", "--bwlimit", bwlimit, "--detach"];
+    /// The same to another node.
+    pub(crate) fn begin_slow_move_to(&self, node: &str) -> String {
+        self.begin_move(node, SLOW)
+    }
+
+    /// Starts a move that is so slow, in the background, and answers its id.
+    pub(crate) fn begin_move(&self, to: &str, bwlimit: &str) -> String {
+        let migrate = ["migrate", "counter", "--to", to, "--bwlimit", bwlimit, "--detach"];
         self.fabric.godwit(&migrate).ok();
         let all = self.fabric.json(&["migration", "ls"]);
         all[0]["id"].as_str().expect("a migration's id").to_owned()

@@ -8,7 +8,10 @@ use std::process::Child;
 use serde_json::Value;
 
 use crate::wait::eventually;
-use crate::{Lab, Observer, Said};
+use crate::{Dial, Lab, Observer, Said};
+
+/// Where the counter answers TCP clients.
+const ECHO: &str = "7000";
 
 /// The controller, agents and the command line, as a user has them.
 #[derive(Debug)]
@@ -203,11 +206,18 @@ impl Fabric {
         let image = self.lab.checkout().join("target/workload/counter.tar");
         self.godwit(&["image", "load", &image.to_string_lossy()]).ok();
         let run = ["run", "--name", "counter", "--node", node, "counter:1", "--memory-mb", "64"];
-        self.godwit(&[&run[..], &["--report", "10.77.0.2:7007"]].concat()).ok();
+        let rest = ["--report", "10.77.0.2:7007", "--echo", ECHO];
+        self.godwit(&[&run[..], &rest].concat()).ok();
         eventually("the counter ticks", || {
             observer.ticks().filter(|t| t.count > 20).map(drop).ok_or("no ticks")
         });
         observer
+    }
+
+    /// Connects a TCP client to the counter.
+    pub fn dial_counter(&self) -> Dial<'_> {
+        let ip = self.container("counter")["ip"].as_str().expect("an address").to_owned();
+        Dial::start(&self.lab, &format!("{ip}:{ECHO}"), self.log("dial"))
     }
 
     /// The edge hosts on which processes of a container run, by the kernel's word.

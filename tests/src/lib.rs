@@ -4,11 +4,13 @@
 //! and `live` (real podman, CRIU and MQTT in the lab, root). The lab itself is
 //! `scripts/lab`; [`Lab`] only calls it.
 
+mod dial;
 mod fabric;
 mod lab;
 mod observer;
 mod wait;
 
+pub use dial::{Dial, Dialled};
 pub use fabric::{Fabric, Program};
 pub use lab::{Lab, Said, program};
 pub use observer::{Observer, Ticks};
