@@ -171,17 +171,27 @@ pub(super) fn wrong(spec: &ContainerSpec, step: &str, state: &str) -> EngineErro
     }
 }
 
-/// podman's words with the errors from CRIU's own log, where the cause stands.
+/// podman's words, or better those of CRIU's own log, where the cause stands.
 pub(super) fn with_cause(message: String, log: &Path) -> String {
     let text =
         fs::read(log).map(|bytes| String::from_utf8_lossy(&bytes).into_owned()).unwrap_or_default();
-    let errors: Vec<&str> =
-        text.lines().filter(|line| line.contains("Error (")).rev().take(4).map(str::trim).collect();
-    if errors.is_empty() {
-        return message;
+    match causes(&text) {
+        causes if causes.is_empty() => message,
+        // What runc says then is that criu failed.
+        causes if message.contains("criu failed") => format!("CRIU: {}", causes.join("; ")),
+        causes => format!("{message}; CRIU: {}", causes.join("; ")),
     }
-    let errors: Vec<&str> = errors.into_iter().rev().collect();
-    format!("{message}; CRIU: {}", errors.join(" | "))
+}
+
+/// What CRIU says after its cause, or always.
+const ASIDE: [&str; 4] =
+    ["rlimit: Can't setup", "cg: cgroupd: recv req", "Restoring FAILED", "Dumping FAILED"];
+
+/// The first errors in a log of CRIU's, without times and places: later ones follow from them.
+fn causes(log: &str) -> Vec<&str> {
+    let errors = log.lines().filter_map(|line| line.split_once("Error (")?.1.split_once("): "));
+    let said = errors.map(|(_place, said)| said.trim());
+    said.filter(|said| !ASIDE.iter().any(|aside| said.contains(aside))).take(2).collect()
 }
 
 #[cfg(test)]
@@ -193,9 +203,11 @@ mod tests {
         let dir = tempfile::tempdir().expect("tempdir");
         let log = dir.path().join("dump.log");
         assert_eq!(with_cause("no".into(), &log), "no");
-        fs::write(&log, "(1) Dumping\n(2) Error (sk.c:1): no 1:16\n(3) Error (cr.c:2): failed\n")
-            .expect("write");
-        let text = with_cause("no".into(), &log);
-        assert_eq!(text, "no; CRIU: (2) Error (sk.c:1): no 1:16 | (3) Error (cr.c:2): failed");
+        let text = "(1) Dumping\n(2) Error (u.c:1): rlimit: Can't setup RLIMIT_NOFILE\n\
+                    (3) Error (sk.c:1): no 1:16\n(4) Error (cr.c:2): Dumping FAILED.\n";
+        fs::write(&log, text).expect("write");
+        assert_eq!(with_cause("no".into(), &log), "no; CRIU: no 1:16");
+        let runc = "runc: criu failed: type NOTIFY errno 0\nlog file: x";
+        assert_eq!(with_cause(runc.into(), &log), "CRIU: no 1:16");
     }
 }

@@ -22,6 +22,8 @@ use godwit_proto::container::{ContainerSpec, Execution};
 use godwit_proto::id::ContainerId;
 use godwit_proto::timeline::Moment;
 use hyper::Method;
+use nix::errno::Errno;
+use nix::sys::statvfs::statvfs;
 use tokio::task::JoinHandle;
 
 use super::EngineError;
@@ -171,6 +173,11 @@ impl Podman {
         armed: &ArmedSource,
     ) -> Result<(), EngineError> {
         let blame = |error: GateError| {
+            // Its log lies there too, and ends where the space did.
+            if is_full(images) {
+                let why = format!("no room for its images: {}", Errno::ENOSPC.desc());
+                return wrong(spec, "checkpointing", &why);
+            }
             let log = images.join(WORK).join("dump.log");
             wrong(spec, "checkpointing", &with_cause(error.to_string(), &log))
         };
@@ -322,6 +329,10 @@ impl Growing {
         }
         Ok(())
     }
+}
+
+fn is_full(dir: &Path) -> bool {
+    statvfs(dir).is_ok_and(|stat| stat.blocks_available() == 0)
 }
 
 /// Runs what blocks on a thread for that.
