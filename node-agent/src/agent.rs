@@ -27,6 +27,7 @@ use crate::config::Config;
 use crate::discovery::Discovery;
 use crate::driver::{Driver, Outlets};
 use crate::engine::{Engine, EngineConfig, ImageDirs, Podman};
+use crate::expedite::Expedite;
 use crate::hands::{Hands, ImageLocks, Tools};
 use crate::ledger::{self, LedgerError};
 use crate::network::{Network, NetworkConfig, NetworkError};
@@ -115,7 +116,7 @@ pub async fn run(config: Config, shutdown: CancellationToken) -> Result<(), Agen
     let streams = Streams::new(Arc::new(link), Arc::new(source));
     streams.set_node_limit(config.bwlimit);
 
-    let image_dirs = ImageDirs::open(&config.run_dir, &engine_config.workdir, None)?;
+    let image_dirs = ImageDirs::open(&config.run_dir, &engine_config.workdir, config.images_bytes)?;
 
     let (messages, outbox) = mpsc::channel(1024);
     let (errands, errand_inbox) = mpsc::channel(256);
@@ -130,6 +131,7 @@ pub async fn run(config: Config, shutdown: CancellationToken) -> Result<(), Agen
         spool,
         images: image_dirs,
         claims: Default::default(),
+        expedite: Expedite::open(&config.run_dir, config.expedite_rcu),
         boot,
         progress: messages.clone(),
         fetching: ImageLocks::default(),

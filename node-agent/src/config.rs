@@ -35,6 +35,14 @@ pub struct Run {
     /// The most that the node sends in transfers, in bytes per second
     #[arg(long, env = "GODWIT_BWLIMIT")]
     pub bwlimit: Option<u64>,
+    /// The most memory that checkpoints in transfer may take, in bytes; what does not fit goes over
+    /// the disk [default: half of the machine's]
+    #[arg(long, env = "GODWIT_IMAGES_BYTES")]
+    pub images_bytes: Option<u64>,
+    /// Hurry the kernel's grace periods while a container stands still: gaps are tens of
+    /// milliseconds shorter, and every processor of the machine is interrupted for it
+    #[arg(long, env = "GODWIT_EXPEDITE_RCU")]
+    pub expedite_rcu: bool,
     /// A TOML file with any of the above
     #[arg(long, env = "GODWIT_AGENT_CONFIG")]
     pub config: Option<PathBuf>,
@@ -51,6 +59,8 @@ struct File {
     criu: Option<PathBuf>,
     labels: BTreeMap<String, String>,
     bwlimit: Option<u64>,
+    images_bytes: Option<u64>,
+    expedite_rcu: bool,
 }
 
 /// Everything that the agent runs with.
@@ -72,6 +82,10 @@ pub struct Config {
     pub labels: BTreeMap<String, String>,
     /// Limit of all transfers out, in bytes per second.
     pub bwlimit: Option<u64>,
+    /// Limit of the memory for checkpoints.
+    pub images_bytes: Option<u64>,
+    /// Grace periods are hurried in gaps.
+    pub expedite_rcu: bool,
 }
 
 /// Why a configuration cannot be used.
@@ -139,6 +153,8 @@ impl Run {
             criu: self.criu.or(file.criu),
             labels,
             bwlimit: self.bwlimit.or(file.bwlimit),
+            images_bytes: self.images_bytes.or(file.images_bytes),
+            expedite_rcu: self.expedite_rcu || file.expedite_rcu,
         })
     }
 }

@@ -15,10 +15,13 @@
 //!
 //! The answer to `post-restore` is the gate: until the agent says `commit`, every process
 //! of the container exists and is stopped. Whoever of the five dies, the copy dies with it.
+//!
+//! Beside it stands one named `tar` ([`tar`]): CRIU runs it in the gap.
 
 pub(crate) mod gate;
 mod message;
 mod proxy;
 pub mod shim;
 mod socket;
+pub mod tar;
 mod word;

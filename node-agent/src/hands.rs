@@ -32,6 +32,7 @@ use uuid::Uuid;
 
 use crate::driver::{Driver, Errand};
 use crate::engine::{Engine, EngineError, ImageDirs};
+use crate::expedite::Expedite;
 use crate::moments::now_us;
 use crate::network::{Network, NetworkError};
 pub(crate) use armed::Claim;
@@ -81,6 +82,7 @@ pub(crate) struct Tools<E> {
     pub(crate) images: ImageDirs,
     /// The addresses that are claimed for containers which do not run here yet.
     pub(crate) claims: Mutex<BTreeMap<ContainerId, Claim>>,
+    pub(crate) expedite: Expedite,
     /// The boot of the machine, as the ledger counts it.
     pub(crate) boot: Uuid,
     pub(crate) progress: mpsc::Sender<FromNode>,

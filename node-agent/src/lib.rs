@@ -31,6 +31,7 @@ pub mod discovery;
 pub mod doctor;
 pub mod driver;
 pub mod engine;
+mod expedite;
 mod hands;
 pub mod ledger;
 pub mod moments;

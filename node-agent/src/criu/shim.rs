@@ -69,7 +69,7 @@ pub fn main() -> ExitCode {
 }
 
 /// The directory that this binary was executed from, by the name that it was executed by.
-fn home() -> PathBuf {
+pub(super) fn home() -> PathBuf {
     // SAFETY: AT_EXECFN is a C string that the kernel put on the stack for the process's life.
     let name = unsafe {
         match libc::getauxval(libc::AT_EXECFN) {

@@ -7,6 +7,7 @@ use std::collections::BTreeMap;
 use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
+use std::process::Stdio;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -96,6 +97,7 @@ impl Podman {
             service,
         };
         podman.kill_gated_before().await?;
+        warm(&podman.config.criu);
         Ok(podman)
     }
 
@@ -257,6 +259,19 @@ impl Podman {
         let ended = state.status == Some(bollard::models::ContainerStateStatusEnum::EXITED);
         state.exit_code.filter(|_| ended)
     }
+}
+
+/// Has criu find out what the kernel can do, beside everything else. It keeps that until the
+/// next boot; the first dump after one would find it out while its container stands still.
+fn warm(criu: &Path) {
+    let mut check = tokio::process::Command::new(criu);
+    check.arg("check").stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
+    tokio::spawn(async move {
+        // What it is not content with, the doctor says.
+        if let Err(error) = check.status().await {
+            tracing::debug!(%error, "criu cannot be run");
+        }
+    });
 }
 
 /// Where podman keeps its storage, once it answers.

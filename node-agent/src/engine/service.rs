@@ -211,13 +211,16 @@ impl Keeper {
         answers
     }
 
-    /// A new directory with `criu` (the stand-in) and `real/criu`; those of earlier services go.
+    /// A new directory with the stand-ins `criu` and `tar`, and `real/criu`; those of earlier
+    /// services go.
     fn make_shim(&self) -> io::Result<PathBuf> {
         let all = self.config.shims();
         renew(&all)?;
         let dir = all.join(&uuid::Uuid::new_v4().simple().to_string()[..8]);
         fs::create_dir_all(dir.join("real"))?;
-        std::os::unix::fs::symlink(&self.config.shim, dir.join("criu"))?;
+        for name in ["criu", "tar"] {
+            std::os::unix::fs::symlink(&self.config.shim, dir.join(name))?;
+        }
         std::os::unix::fs::symlink(&self.config.criu, dir.join("real/criu"))?;
         Ok(dir)
     }

@@ -22,6 +22,7 @@ use godwit_proto::topic::Peer;
 use super::calls::watched;
 use super::{CallError, Tools, arrived};
 use crate::engine::{Engine, ImageSink};
+use crate::expedite::Gap;
 use crate::moments::Noted;
 use crate::network::{Held, Port};
 
@@ -37,6 +38,7 @@ const INCOMING: &str = "incoming";
 pub(crate) struct Claim {
     port: Port,
     held: Held,
+    _gap: Gap,
 }
 
 /// Source: what podman knows of the container is on offer, and the checkpoint waits.
@@ -81,6 +83,7 @@ pub(super) async fn freeze<E: Engine>(
     let to = record.peer.clone().ok_or(CallError::NoPeer)?;
     let port = tools.network.ready(spec.id, &spec.address).await?;
     tools.begin(record, Step::Freezing);
+    let _gap = tools.expedite.begin();
     noted.note(Moment::Freezing);
     tools.engine.freeze(spec, record.mode).await?;
     noted.note(Moment::Frozen);
@@ -195,7 +198,7 @@ pub(super) async fn open<E: Engine>(
     tools.begin(record, Step::Opening);
     let claim = tools.claims().remove(&spec.id);
     let runs = || {
-        let Some(Claim { port, held }) = claim else { return };
+        let Some(Claim { port, held, _gap }) = claim else { return };
         if let Err(error) = port.unguard() {
             tracing::error!(container = %spec.id, %error, "the guard stays: attaching drops it");
         }
@@ -238,12 +241,13 @@ pub(super) async fn forget<E: Engine>(
 /// Takes the address over: nothing gets in or out, and what comes for it is held.
 async fn claim<E: Engine>(tools: &Tools<E>, record: &Record) -> Result<(), CallError> {
     let spec = &record.spec;
+    let gap = tools.expedite.begin();
     let port = tools.network.ready(spec.id, &spec.address).await?;
     port.guard()?;
     let held = tools.network.hold(spec.id, &spec.address).await?;
     port.attach()?;
     port.announce()?;
-    tools.claims().insert(spec.id, Claim { port, held });
+    tools.claims().insert(spec.id, Claim { port, held, _gap: gap });
     Ok(())
 }
 
