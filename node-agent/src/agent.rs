@@ -131,6 +131,7 @@ pub async fn run(config: Config, shutdown: CancellationToken) -> Result<(), Agen
         spool,
         images: image_dirs,
         claims: Default::default(),
+        unfinished: Default::default(),
         expedite: Expedite::open(&config.run_dir, config.expedite_rcu),
         boot,
         progress: messages.clone(),

@@ -18,7 +18,7 @@ use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use godwit_bus::stream::Streams;
+use godwit_bus::stream::{Archive, Streams};
 use godwit_proto::container::Mode;
 use godwit_proto::frame::{FromNode, Progress, Step};
 use godwit_proto::id::{ContainerId, ContainerName, Epoch};
@@ -83,6 +83,8 @@ pub(crate) struct Tools<E> {
     /// The addresses that are claimed for containers which do not run here yet.
     pub(crate) claims: Mutex<BTreeMap<ContainerId, Claim>>,
     pub(crate) expedite: Expedite,
+    /// What dumps that failed had sent so far.
+    pub(crate) unfinished: Mutex<BTreeMap<ContainerId, Archive>>,
     /// The boot of the machine, as the ledger counts it.
     pub(crate) boot: Uuid,
     pub(crate) progress: mpsc::Sender<FromNode>,
@@ -105,6 +107,10 @@ impl<E> Tools<E> {
 
     fn claims(&self) -> MutexGuard<'_, BTreeMap<ContainerId, Claim>> {
         self.claims.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn unfinished(&self) -> MutexGuard<'_, BTreeMap<ContainerId, Archive>> {
+        self.unfinished.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     pub(crate) fn is_ledgered(&self, id: ContainerId) -> bool {

@@ -3,6 +3,7 @@
 use godwit_proto::migration::{Cause, Row};
 
 use super::core::{Core, Heard, decider_is_settled};
+use super::moves::was_frozen;
 use super::world::Key;
 use crate::store::{ContainerState, StoreError};
 
@@ -42,7 +43,9 @@ impl Core {
             return self.lose(id, row.holder());
         }
         if row.is_settled {
-            let lost = is_lost.then(|| "its memory was lost in a migration".to_owned());
+            let stored = self.world.attempts.get(&(id, row.epoch));
+            let by_the_move = is_lost && stored.is_none_or(was_frozen);
+            let lost = by_the_move.then(|| "its memory was lost in a migration".to_owned());
             let state = if is_lost { ContainerState::Exited } else { ContainerState::Running };
             self.set_state(id, state, lost)?;
             self.world.attempts.remove(&(id, row.epoch));

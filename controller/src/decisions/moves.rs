@@ -145,6 +145,10 @@ impl Clock {
         stored.ended = Some(Timestamp::now());
         let cause = row.ruling.map(|ruling| ruling.cause);
         let outcome = match (row.side(), cause) {
+            // It ended by itself: nothing of the move had touched it.
+            (_, Some(Cause::MemoryLost)) if !was_frozen(stored) && row.fenced.is_empty() => {
+                "aborted"
+            }
             (_, Some(Cause::MemoryLost)) => "lost",
             (_, Some(Cause::RolledBack)) => "rolled-back",
             (Some(End::Target), Some(Cause::Salvaged)) => "salvaged",
@@ -165,6 +169,12 @@ impl Clock {
         stored.reason =
             Some(said.unwrap_or_else(|| "the controller restarted in the middle".into()));
         let (holder, name) = (row.holder(), &row.spec.name);
+        if outcome == "aborted" && cause == Some(Cause::MemoryLost) {
+            stored.reason = Some(format!("it ended on `{holder}` before it was frozen"));
+            stored.remedy =
+                Some(format!("`godwit logs {name}` may say why; `godwit start {name}`"));
+            return;
+        }
         stored.remedy = Some(match outcome {
             "lost" if row.end(holder).is_some_and(|end| row.fenced.contains(&end)) => format!(
                 "its files are on `{holder}`, which was fenced: power it on and `godwit start \
@@ -182,6 +192,11 @@ impl Clock {
             }
         });
     }
+}
+
+/// Whether the move ever stopped the container.
+pub(super) fn was_frozen(stored: &AttemptRow) -> bool {
+    stored.phases.iter().any(|mark| mark.phase == "freezing")
 }
 
 /// Why a move is in doubt, and what to do about it.

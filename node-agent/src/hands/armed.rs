@@ -97,7 +97,11 @@ pub(super) async fn freeze<E: Engine>(
         archive: tools.streams.offer_archive(stream, Peer::from(to)),
         refused: Mutex::default(),
     };
-    tools.engine.dump_armed(spec, &images, &sink, noted).await?;
+    if let Err(error) = tools.engine.dump_armed(spec, &images, &sink, noted).await {
+        // Withdrawn by the thaw: the cause must be heard of before what comes of it.
+        tools.unfinished().insert(spec.id, sink.archive);
+        return Err(error.into());
+    }
     let offered = sink.finish(&images.join(LAYOUT))?;
     noted.note(Moment::Offered);
     let manifest = offered.manifest().await.ok_or(CallError::Withdrawn)?;
@@ -229,6 +233,7 @@ pub(super) async fn forget<E: Engine>(
         tools.streams.withdraw(&StreamId::Checkpoint { container, epoch });
         remove_dir(&tools.metadata(container, epoch))?;
     }
+    tools.unfinished().remove(&container);
     tools.images.clear(container, None)?;
     if let Some(claim) = { tools.claims().remove(&container) }
         && let Err(error) = claim.held.send_back()
