@@ -94,9 +94,9 @@ pub enum Mode {
     /// With its memory, armed: everything that is not CRIU is done before the freeze.
     #[default]
     Live,
+    /// Stopped, moved with its files, started again.
+    Cold,
     /// With its memory, by the engine's own export and import: slower, and asks less of the
     /// nodes.
     Plain,
-    /// Stopped, moved with its files, started again.
-    Cold,
 }

@@ -106,6 +106,11 @@ impl Gate {
         self.expect((id, Kind::Restore), if hold { Answer::Hold } else { Answer::Attend })
     }
 
+    /// Lets the next dump of the container happen.
+    pub(crate) fn attend_dump(self: &Arc<Self>, id: ContainerId) -> Expected {
+        self.expect((id, Kind::Dump), Answer::Attend)
+    }
+
     /// Keeps the next dump of the container until it is told to go.
     pub(crate) fn expect_dump(self: &Arc<Self>, id: ContainerId) -> Expected {
         self.expect((id, Kind::Dump), Answer::Hold)
@@ -142,6 +147,9 @@ impl Gate {
         if let Some(id) = image_dirs::container_of(images) {
             return Ok(Some(id));
         }
+        if images.to_string_lossy().ends_with(" (deleted)") {
+            return Err("its directory is gone: nobody waits for it".into());
+        }
         let graphroot = self.graphroot.get().ok_or("podman's storage is not known yet")?;
         let text = images.to_string_lossy();
         let known = containers::list(graphroot).map_err(|error| error.to_string())?;
@@ -171,21 +179,8 @@ impl Gate {
                 // A receiver that is gone meanwhile drops the connection: refused.
                 let _given_up = wish.sender.send(connection);
             }
-            None if kind == Kind::Dump => {
-                say(&connection, Answer::Attend);
-                self.watch_dump(id, &connection).await;
-            }
+            // A dump that nobody waits for any more would dump what runs.
             None => say(&connection, Answer::Refuse),
-        }
-    }
-
-    /// Follows a dump to its end, for the log.
-    async fn watch_dump(&self, id: ContainerId, connection: &Connection) {
-        while let Some(report) = self.hear(connection).await {
-            tracing::debug!(container = %id, %report, "criu");
-            if let Report::Attending { pid } = report {
-                self.keep(pid);
-            }
         }
     }
 
@@ -278,16 +273,16 @@ impl Attended {
 
     /// Lets a staged restore run; returns once criu has let go of every process. `caught` is
     /// called when criu has caught each of them on its way back into its own code, and criu
-    /// goes on when it returns; its answer is handed on.
+    /// goes on when it returns; on an error of its the copy is killed.
     ///
     /// On an error the kernel's word decides what became of it.
     /// While the file `mark` exists, a copy whose agent has died is killed instead.
-    pub(crate) async fn commit<T>(
+    pub(crate) async fn commit<E: From<GateError>>(
         self,
         mark: PathBuf,
-        caught: impl FnOnce() -> T,
-    ) -> Result<T, GateError> {
-        self.connection.send(&Order::Commit { mark }.packet())?;
+        caught: impl FnOnce() -> Result<(), E>,
+    ) -> Result<(), E> {
+        self.connection.send(&Order::Commit { mark }.packet()).map_err(GateError::from)?;
         // runc may be gone by then: the proxy stands in for it.
         loop {
             let report = self.next().await?;
@@ -296,13 +291,18 @@ impl Attended {
             }
             if report.is_success()? {
                 // A criu that has let them go without a word of it.
-                return Ok(caught());
+                return caught();
             }
         }
-        let answer = caught();
+        caught()?;
         self.go()?;
         while !self.next().await?.is_success()? {}
-        Ok(answer)
+        Ok(())
+    }
+
+    /// Returns once the proxy is gone, and so whatever it attended has ended.
+    pub(crate) async fn ended(&self) {
+        while self.gate.hear(&self.connection).await.is_some() {}
     }
 
     /// Returns once criu says that it has succeeded.

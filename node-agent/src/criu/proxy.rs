@@ -89,6 +89,8 @@ pub(crate) struct Proxy {
     has_agent: bool,
     /// The agent left before it noted that the copy runs.
     is_forsaken: bool,
+    /// runc owes criu an answer.
+    is_owed: bool,
 }
 
 impl Proxy {
@@ -101,6 +103,7 @@ impl Proxy {
             has_runc: true,
             has_agent: true,
             is_forsaken: false,
+            is_owed: false,
         }
     }
 
@@ -140,7 +143,10 @@ impl Proxy {
             }
             // criu has its answer already: a second one would be taken for the next question's.
             Event::Runc(_) if matches!(self.phase, Phase::Refused | Phase::Caught) => Vec::new(),
-            Event::Runc(_) => vec![Action::Forward],
+            Event::Runc(_) => {
+                self.is_owed = false;
+                vec![Action::Forward]
+            }
             Event::RuncGone => self.runc_gone(),
             Event::Agent(Order::Commit { .. }) if self.phase == Phase::Gated => {
                 self.phase = Phase::Opened;
@@ -193,7 +199,10 @@ impl Proxy {
             }
             // A second gate in one restore: criu would run on our answer to the first.
             Phase::Asked | Phase::Gated => actions.extend(self.refuse()),
-            _ if self.has_runc => actions.push(Action::Forward),
+            _ if self.has_runc => {
+                self.is_owed = true;
+                actions.push(Action::Forward);
+            }
             _ => actions.push(Action::Answer(self.phase == Phase::Opened)),
         }
         actions
@@ -215,6 +224,9 @@ impl Proxy {
         match self.phase {
             Phase::Asked | Phase::Gated => actions.extend(self.refuse()),
             Phase::Working => actions.push(Action::Hang),
+            Phase::Opened if std::mem::take(&mut self.is_owed) => {
+                actions.push(Action::Answer(true))
+            }
             Phase::Held | Phase::Opened | Phase::Caught | Phase::Refused | Phase::Ended => {}
         }
         actions
@@ -360,6 +372,11 @@ mod tests {
         assert_eq!(proxy.step(&Event::RuncGone), [Action::Tell(Report::RuncGone)]);
         let actions = proxy.step(&Event::Criu(&notify("network-unlock")));
         assert_eq!(actions, [told("network-unlock"), Action::Answer(true)]);
+        let mut asked = gated();
+        asked.step(&Event::Agent(commit()));
+        asked.step(&Event::Criu(&notify("network-unlock")));
+        let actions = asked.step(&Event::RuncGone);
+        assert_eq!(actions, [Action::Tell(Report::RuncGone), Action::Answer(true)]);
     }
 
     #[test]

@@ -24,6 +24,8 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 pub(super) const GONE: &str = "late-gone";
 /// What is there now, as a tar.
 pub(super) const FILES: &str = "late-files.tar";
+/// All of `/dev/shm`, as a tar: it is memory, and podman's own tar of it is as old as the metadata.
+pub(super) const SHM: &str = "late-shm.tar";
 /// What the log gained: from which byte on (eight bytes, big-endian), then the text. The metadata
 /// may have some of it already.
 pub(super) const LOG: &str = "late-log";
@@ -32,7 +34,20 @@ pub(super) const LOG: &str = "late-log";
 #[derive(Debug, Clone)]
 pub(super) struct Before {
     entries: BTreeMap<PathBuf, Stamp>,
+    has_shm: bool,
     log_bytes: u64,
+}
+
+/// What else is to be looked at once the container stands still.
+#[derive(Debug)]
+pub(super) struct Frozen {
+    /// What is mounted at its `/dev/shm`.
+    pub(super) shm: PathBuf,
+    /// Its log.
+    pub(super) log: PathBuf,
+    /// Files that its processes may write by memory, below its root: a page that was dirty before
+    /// the first look takes more writes without any sign of it.
+    pub(super) mapped: BTreeSet<PathBuf>,
 }
 
 /// What tells two states of one path apart.
@@ -51,7 +66,7 @@ const UNSURE: Duration = Duration::from_millis(50);
 
 impl Before {
     /// Looks at the upper directory and the log. Blocks.
-    pub(super) fn look(upper: &Path, log: &Path) -> io::Result<Self> {
+    pub(super) fn look(upper: &Path, shm: &Path, log: &Path) -> io::Result<Self> {
         let sure = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default() - UNSURE;
         let mut entries = scan(upper)?;
         for stamp in entries.values_mut() {
@@ -59,7 +74,8 @@ impl Before {
                 stamp.is_unsure = true;
             }
         }
-        Ok(Self { entries, log_bytes: log_bytes(log)? })
+        let has_shm = !scan(shm)?.is_empty();
+        Ok(Self { entries, has_shm, log_bytes: log_bytes(log)? })
     }
 
     /// Writes what changed since into `into`, for [`apply`]; answers the names of the files that
@@ -68,11 +84,16 @@ impl Before {
         &self,
         upper: &Path,
         root: &Path,
-        log: &Path,
+        more: &Frozen,
         into: &Path,
     ) -> io::Result<Vec<&'static str>> {
         let mut written = Vec::new();
-        let changes = Changes::between(&self.entries, &scan(upper)?, upper, root)?;
+        let log = &more.log;
+        let now = scan(upper)?;
+        let mut changes = Changes::between(&self.entries, &now, upper, root)?;
+        for path in more.mapped.iter().filter(|path| now.contains_key(*path)) {
+            changes.note(path, root)?;
+        }
         if !changes.gone.is_empty() {
             let mut text = Vec::new();
             for path in &changes.gone {
@@ -85,6 +106,11 @@ impl Before {
         if !changes.there.is_empty() {
             tar(root, &changes.there, &into.join(FILES))?;
             written.push(FILES);
+        }
+        let in_memory: BTreeSet<PathBuf> = scan(&more.shm)?.into_keys().collect();
+        if self.has_shm || !in_memory.is_empty() {
+            tar(&more.shm, &in_memory, &into.join(SHM))?;
+            written.push(SHM);
         }
         if log_bytes(log)? > self.log_bytes {
             let mut file = fs::File::open(log)?;
@@ -102,19 +128,28 @@ impl Before {
 /// as the metadata has them. Nothing there is success. Blocks; nobody may use the files meanwhile.
 ///
 /// It stays in `from`: a restore that is refused is begun again from the metadata.
-pub(super) fn apply(from: &Path, root: &Path, log: &Path) -> io::Result<()> {
+pub(super) fn apply(from: &Path, root: &Path, shm: &Path, log: &Path) -> io::Result<()> {
     if let Some(text) = read_if_there(&from.join(GONE))? {
         for path in text.split(|byte| *byte == 0).filter(|path| !path.is_empty()) {
             let path = Path::new(OsStr::from_bytes(path));
             if !is_plain(path) {
                 return Err(io::Error::other(format!("`{}` is no path below /", path.display())));
             }
-            remove(&root.join(path))?;
+            if has_real_parents(root, path)? {
+                remove(&root.join(path))?;
+            }
         }
     }
     let files = from.join(FILES);
     if files.exists() {
-        run(Command::new("tar").arg("-xpf").arg(&files).args(KEEP).arg("-C").arg(root))?;
+        unpack(&files, root)?;
+    }
+    let memory = from.join(SHM);
+    if memory.exists() {
+        for entry in fs::read_dir(shm)? {
+            remove(&entry?.path())?;
+        }
+        unpack(&memory, shm)?;
     }
     if let Some(gained) = read_if_there(&from.join(LOG))? {
         let Some((offset, text)) = gained.split_first_chunk() else {
@@ -127,6 +162,39 @@ pub(super) fn apply(from: &Path, root: &Path, log: &Path) -> io::Result<()> {
         log.write_all(text)?;
     }
     Ok(())
+}
+
+/// Unpacks what [`tar`] packed. Nothing of it is written through a link, whoever made the link.
+fn unpack(file: &Path, root: &Path) -> io::Result<()> {
+    let (mut links, mut names) = (BTreeSet::new(), Vec::new());
+    for entry in tar::Archive::new(fs::File::open(file)?).entries()? {
+        let entry = entry?;
+        let name: PathBuf =
+            entry.path()?.components().filter(|part| *part != Component::CurDir).collect();
+        if !is_plain(&name) {
+            return Err(io::Error::other(format!("`{}` is no path below /", name.display())));
+        }
+        if entry.header().entry_type().is_symlink() {
+            links.insert(name.clone());
+        }
+        names.push(name);
+    }
+    for name in &names {
+        let parents: Vec<_> = name.ancestors().skip(1).collect();
+        for parent in parents.into_iter().rev().filter(|parent| !parent.as_os_str().is_empty()) {
+            if links.contains(parent) {
+                let why = format!("`{}` lies behind a link", name.display());
+                return Err(io::Error::other(why));
+            }
+            // A directory at the other end: what is here in its place goes.
+            match fs::symlink_metadata(root.join(parent)) {
+                Ok(found) if !found.is_dir() => fs::remove_file(root.join(parent))?,
+                Err(error) if !is_absent(&error) => return Err(error),
+                _ => {}
+            }
+        }
+    }
+    run(Command::new("tar").arg("-xpf").arg(file).args(KEEP).arg("-C").arg(root))
 }
 
 /// What tar must keep: every attribute, ids as numbers.
@@ -170,6 +238,10 @@ impl Changes {
 
     /// Notes what the path is now; what is no directory is removed before it comes.
     fn note(&mut self, path: &Path, root: &Path) -> io::Result<()> {
+        // Where a parent is none any more, what became of the parent says all.
+        if !has_real_parents(root, path)? {
+            return Ok(());
+        }
         match fs::symlink_metadata(root.join(path)) {
             Ok(found) if found.is_dir() => {
                 self.there.insert(path.to_owned());
@@ -193,6 +265,21 @@ impl Stamp {
     }
 }
 
+/// True when every parent of the path below `root` is a directory, and no link to one: a link of
+/// the container's would be followed on the host.
+fn has_real_parents(root: &Path, path: &Path) -> io::Result<bool> {
+    // From the top, so that none is looked at through a link.
+    let parents: Vec<_> = path.ancestors().skip(1).filter(|p| !p.as_os_str().is_empty()).collect();
+    for parent in parents.into_iter().rev() {
+        match fs::symlink_metadata(root.join(parent)) {
+            Ok(found) if found.is_dir() => {}
+            Err(error) if !is_absent(&error) => return Err(error),
+            _ => return Ok(false),
+        }
+    }
+    Ok(true)
+}
+
 /// Its parent may be a file by now.
 fn is_absent(error: &io::Error) -> bool {
     matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory)
@@ -206,10 +293,18 @@ fn scan(top: &Path) -> io::Result<BTreeMap<PathBuf, Stamp>> {
 }
 
 fn walk(top: &Path, below: &Path, entries: &mut BTreeMap<PathBuf, Stamp>) -> io::Result<()> {
-    for entry in fs::read_dir(top.join(below))? {
+    let listed = match fs::read_dir(top.join(below)) {
+        Err(error) if is_absent(&error) => return Ok(()),
+        listed => listed?,
+    };
+    for entry in listed {
         let entry = entry?;
         let path = below.join(entry.file_name());
-        let found = entry.metadata()?;
+        // The container runs on while it is looked at first.
+        let found = match entry.metadata() {
+            Err(error) if is_absent(&error) => continue,
+            found => found?,
+        };
         let stamp = Stamp {
             inode: found.ino(),
             changed: (found.ctime(), found.ctime_nsec()),
@@ -297,7 +392,7 @@ mod tests {
         fn new() -> Self {
             // overlay does not lie on overlay, and the machine's /tmp may be one.
             let dir = tempfile::tempdir_in("/dev/shm").expect("tempdir");
-            for name in ["lower", "upper", "work", "merged"] {
+            for name in ["lower", "upper", "work", "merged", "shm"] {
                 fs::create_dir(dir.path().join(name)).expect("mkdir");
             }
             for (path, text) in [("lower/old", "old"), ("lower/d/a", "a"), ("lower/d/b", "b")] {
@@ -313,6 +408,9 @@ mod tests {
             mount(Some("overlay"), &merged, Some("overlay"), MsFlags::empty(), Some(&*options))
                 .expect("mounting an overlay needs root");
             layer
+        }
+        fn frozen(&self) -> Frozen {
+            Frozen { shm: self.at("shm"), log: self.at("log"), mapped: BTreeSet::new() }
         }
         fn at(&self, name: &str) -> PathBuf {
             self.dir.path().join(name)
@@ -354,7 +452,7 @@ mod tests {
             layer.write("made/x", "x");
             std::os::unix::fs::symlink("/etc", layer.at("merged/link")).expect("link");
         }
-        let before = Before::look(&here.at("upper"), &log).expect("look");
+        let before = Before::look(&here.at("upper"), &here.at("shm"), &log).expect("look");
         let merged = here.at("merged");
         here.write("changed", "after");
         here.write("new", "new");
@@ -372,18 +470,23 @@ mod tests {
         fs::create_dir(merged.join("d")).expect("mkdir");
         here.write("d/c", "c");
         fs::write(&log, "one\ntwo\n").expect("write");
+        fs::write(here.at("shm/segment"), "now").expect("write");
+        fs::write(there.at("shm/segment"), "then").expect("write");
+        fs::write(there.at("shm/removed"), "then").expect("write");
 
         let bag = here.at("bag");
         fs::create_dir(&bag).expect("mkdir");
         let upper = here.at("upper");
-        let written = before.write_changes(&upper, &merged, &log, &bag).expect("changes");
-        assert_eq!(written, [GONE, FILES, LOG]);
+        let written = before.write_changes(&upper, &merged, &here.frozen(), &bag).expect("changes");
+        assert_eq!(written, [GONE, FILES, SHM, LOG]);
         // The metadata was written after the look: it has half of the second line.
         fs::write(there.at("log"), "one\ntw").expect("write");
-        apply(&bag, &there.at("merged"), &there.at("log")).expect("apply");
+        apply(&bag, &there.at("merged"), &there.at("shm"), &there.at("log")).expect("apply");
         assert_eq!(there.tree(), here.tree());
+        assert_eq!(fs::read_to_string(there.at("shm/segment")).expect("shm"), "now");
+        assert!(!there.at("shm/removed").exists());
         assert_eq!(fs::read_to_string(there.at("log")).expect("log"), "one\ntwo\n");
-        apply(&bag, &again.at("merged"), &again.at("log")).expect("apply");
+        apply(&bag, &again.at("merged"), &again.at("shm"), &again.at("log")).expect("apply");
         assert_eq!(again.tree(), here.tree(), "begun again from the metadata");
     }
 
@@ -394,15 +497,17 @@ mod tests {
         let log = layer.at("log");
         let changed = || scan(&layer.at("upper")).expect("scan")[Path::new("x")].changed;
         // Until what was written is old enough for its time to be believed.
-        while Before::look(&layer.at("upper"), &log).expect("look").entries[Path::new("x")]
-            .is_unsure
+        while Before::look(&layer.at("upper"), &layer.at("shm"), &log).expect("look").entries
+            [Path::new("x")]
+        .is_unsure
         {
             assert!(changed().0 > 0);
             std::thread::yield_now();
         }
-        let before = Before::look(&layer.at("upper"), &log).expect("look");
+        let before = Before::look(&layer.at("upper"), &layer.at("shm"), &log).expect("look");
         let (upper, merged) = (layer.at("upper"), layer.at("merged"));
-        let written = before.write_changes(&upper, &merged, &log, layer.dir.path()).expect("none");
+        let written =
+            before.write_changes(&upper, &merged, &layer.frozen(), layer.dir.path()).expect("none");
         assert!(written.is_empty(), "{written:?}");
     }
 
@@ -411,7 +516,70 @@ mod tests {
         let dir = tempfile::tempdir().expect("tempdir");
         for bad in ["../x", "/x", "a/../../x"] {
             fs::write(dir.path().join(GONE), format!("{bad}\0")).expect("write");
-            assert!(apply(dir.path(), &dir.path().join("root"), &dir.path().join("log")).is_err());
+            assert!(
+                apply(dir.path(), &dir.path().join("root"), dir.path(), &dir.path().join("log"))
+                    .is_err()
+            );
         }
+    }
+
+    #[test]
+    fn what_is_written_by_memory_goes_without_a_sign_of_it() {
+        let layer = Layer::new();
+        layer.write("mapped", "x");
+        let (upper, merged) = (layer.at("upper"), layer.at("merged"));
+        let mut before = Before::look(&upper, &layer.at("shm"), &layer.at("log")).expect("look");
+        before.entries.values_mut().for_each(|stamp| stamp.is_unsure = false);
+        let mapped = ["mapped", "not/in/the/layer"].map(PathBuf::from).into();
+        let frozen = Frozen { mapped, ..layer.frozen() };
+        let written = before.write_changes(&upper, &merged, &frozen, layer.dir.path());
+        assert_eq!(written.expect("changes"), [GONE, FILES]);
+    }
+
+    /// A link that the container put in the way leads to the host: nothing there is touched.
+    #[test]
+    fn nothing_is_removed_or_written_behind_a_link() {
+        let (host, from) =
+            (tempfile::tempdir().expect("tempdir"), tempfile::tempdir().expect("tempdir"));
+        fs::write(host.path().join("passwd"), "the host's").expect("write");
+        let layer = Layer::new();
+        let root = layer.at("merged");
+        let link = || {
+            let _a_directory_by_now = fs::remove_dir_all(root.join("x"));
+            std::os::unix::fs::symlink(host.path(), root.join("x")).expect("link");
+        };
+        let untouched = || fs::read_to_string(host.path().join("passwd")).expect("still there");
+        link();
+        fs::write(from.path().join(GONE), "x/passwd\0").expect("write");
+        apply(from.path(), &root, &layer.at("shm"), &layer.at("log")).expect("apply");
+        assert_eq!(untouched(), "the host's");
+
+        // The other end has a directory there.
+        let there = Layer::new();
+        fs::create_dir(there.at("merged/x")).expect("mkdir");
+        there.write("x/passwd", "the container's");
+        let names = ["x/passwd"].map(PathBuf::from).into();
+        tar(&there.at("merged"), &names, &from.path().join(FILES)).expect("tar");
+        apply(from.path(), &root, &layer.at("shm"), &layer.at("log")).expect("apply");
+        assert_eq!(untouched(), "the host's");
+        assert_eq!(fs::read_to_string(root.join("x/passwd")).expect("read"), "the container's");
+
+        // At the source a path behind a link is none.
+        link();
+        let mut changes = Changes::default();
+        changes.note(Path::new("x/passwd"), &root).expect("note");
+        assert!(changes.there.is_empty() && changes.gone.is_empty());
+        // An archive that makes the link itself is refused.
+        let mut builder = tar::Builder::new(Vec::new());
+        let mut header = tar::Header::new_gnu();
+        header.set_entry_type(tar::EntryType::Symlink);
+        header.set_size(0);
+        builder.append_link(&mut header, "y", host.path()).expect("append");
+        let mut header = tar::Header::new_gnu();
+        header.set_size(1);
+        builder.append_data(&mut header, "y/passwd", &b"!"[..]).expect("append");
+        fs::write(from.path().join(FILES), builder.into_inner().expect("end")).expect("write");
+        assert!(apply(from.path(), &root, &layer.at("shm"), &layer.at("log")).is_err());
+        assert_eq!(untouched(), "the host's");
     }
 }

@@ -46,7 +46,7 @@ pub struct Podman {
     pub(super) graphroot: PathBuf,
     pub(super) libpod: Libpod,
     pub(super) docker: Docker,
-    armed: Mutex<BTreeMap<ContainerId, ArmedSource>>,
+    armed: Mutex<BTreeMap<ContainerId, Arc<ArmedSource>>>,
     waiting: Mutex<BTreeMap<ContainerId, ArmedTarget>>,
     staged: Mutex<BTreeMap<ContainerId, Staged>>,
     service: Service,
@@ -166,7 +166,7 @@ impl Podman {
     }
 
     /// Sources that wait for the word to dump, or have dumped.
-    pub(super) fn armed(&self) -> MutexGuard<'_, BTreeMap<ContainerId, ArmedSource>> {
+    pub(super) fn armed(&self) -> MutexGuard<'_, BTreeMap<ContainerId, Arc<ArmedSource>>> {
         self.armed.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
@@ -310,6 +310,8 @@ impl Engine for Podman {
         self.make(spec, netns).await
     }
     async fn start(&self, spec: &ContainerSpec) -> Result<(), EngineError> {
+        // It may have ended while it was armed.
+        self.disarm_source(spec.id, spec.name.as_str()).await?;
         let path = format!("containers/{}/start", spec.engine_name());
         let answer = self.libpod.call(Method::POST, &path).await?;
         answer

@@ -62,7 +62,17 @@ impl Podman {
             "containers/{}/checkpoint?export=true&leaveRunning=true&tcpEstablished=true&fileLocks=true",
             spec.engine_name()
         );
-        let answer = self.libpod.fetch(hyper::Method::POST, &path, file).await?;
+        let expected = self.gate.attend_dump(spec.id);
+        let attending = async {
+            if let Ok(attended) = expected.attended().await {
+                attended.ended().await;
+            }
+        };
+        let mut answer = std::pin::pin!(self.libpod.fetch(hyper::Method::POST, &path, file));
+        let answer = tokio::select! {
+            answer = &mut answer => answer,
+            () = attending => answer.await,
+        }?;
         let log = self.userdata(&stored).join("dump.log");
         answer.map_err(|refusal| EngineError::Refused {
             what: what(),

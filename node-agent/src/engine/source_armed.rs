@@ -14,8 +14,8 @@ use std::fs::{self, File};
 use std::io;
 use std::ops::Range;
 use std::path::{Path, PathBuf};
-use std::process::ExitStatus;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use godwit_proto::container::{ContainerSpec, Execution};
@@ -24,11 +24,13 @@ use godwit_proto::timeline::Moment;
 use hyper::Method;
 use nix::errno::Errno;
 use nix::sys::statvfs::statvfs;
-use tokio::task::JoinHandle;
+use procfs::process::{MMPermissions, MMapPath, Process};
+use tokio::process::Child;
+use tokio::sync::Mutex;
 
 use super::EngineError;
 use super::containers::Stored;
-use super::late::Before;
+use super::late::{Before, Frozen};
 use super::podman::Podman;
 use super::source::{with_cause, wrong};
 use crate::criu::gate::{Attended, GateError};
@@ -57,11 +59,15 @@ pub trait ImageSink: Send + Sync {
 }
 
 /// A source that waits for the word to dump.
+///
+/// Dropped, it is disarmed: runc is killed, and a criu that has begun gives up.
 #[derive(Debug)]
 pub(super) struct ArmedSource {
     attended: Attended,
-    runc: JoinHandle<io::Result<ExitStatus>>,
+    runc: Mutex<Child>,
     before: Before,
+    /// criu was given its request.
+    has_begun: AtomicBool,
 }
 
 impl Podman {
@@ -78,8 +84,10 @@ impl Podman {
         if self.execution(&stored)? != Execution::Running {
             return Err(wrong(spec, "arming", "it does not run"));
         }
-        let (upper, log) = (self.upper(&stored), self.log(&stored));
-        let before = blocking("reading the container's files", move || Before::look(&upper, &log));
+        let (upper, shm) = (self.upper(&stored), self.shm(&stored));
+        let log = self.log(&stored);
+        let before =
+            blocking("reading the container's files", move || Before::look(&upper, &shm, &log));
         let before = before.await?;
         self.write_metadata(spec, &stored, images, metadata).await?;
 
@@ -95,18 +103,19 @@ impl Podman {
             .arg("--work-path")
             .arg(&work)
             .arg(&stored.podman_id);
-        let mut child = command.spawn().map_err(running)?;
-        let mut runc = tokio::spawn(async move { child.wait().await });
+        let mut runc = command.kill_on_drop(true).spawn().map_err(running)?;
         let attended = tokio::select! {
             attended = tokio::time::timeout(RUNC, expected.attended()) => attended,
-            _ended = &mut runc => {
+            _ended = runc.wait() => {
                 let log = fs::read_to_string(self.config.runc_log()).unwrap_or_default();
                 return Err(wrong(spec, "arming", &format!("runc ended: {}", log.trim())));
             }
         };
         match attended {
             Ok(Ok(attended)) => {
-                self.armed().insert(spec.id, ArmedSource { attended, runc, before });
+                let runc = Mutex::new(runc);
+                let armed = ArmedSource { attended, runc, before, has_begun: false.into() };
+                self.armed().insert(spec.id, Arc::new(armed));
                 Ok(())
             }
             Ok(Err(error)) => Err(wrong(spec, "arming", &error.to_string())),
@@ -155,13 +164,12 @@ impl Podman {
         if self.execution(&stored)? != Execution::Frozen {
             return Err(wrong(spec, "checkpointing", "it is not frozen"));
         }
-        let Some(armed) = self.armed().remove(&spec.id) else {
+        // It stays armed: whoever thaws it waits for criu, which puts the control group back as it
+        // found it.
+        let Some(armed) = self.armed().get(&spec.id).cloned() else {
             return Err(wrong(spec, "checkpointing", "it is not armed"));
         };
-        let result = self.dump_into(spec, &stored, images, (sink, noted), &armed).await;
-        // Whoever thaws it waits for runc: criu puts the control group back as it found it.
-        self.armed().insert(spec.id, armed);
-        result
+        self.dump_into(spec, &stored, images, (sink, noted), &armed).await
     }
 
     async fn dump_into(
@@ -182,6 +190,7 @@ impl Podman {
             wrong(spec, "checkpointing", &with_cause(error.to_string(), &log))
         };
         noted.note(Moment::Dumping);
+        armed.has_begun.store(true, Ordering::Release);
         armed.attended.go().map_err(&blame)?;
         let late_files = self.late_files(stored, images, &armed.before);
         let mut grown = Growth::new(images);
@@ -218,10 +227,11 @@ impl Podman {
         before: &Before,
     ) -> Result<(), EngineError> {
         let (upper, root) = (self.upper(stored), self.root(stored));
-        let (log, into) = (self.log(stored), images.to_owned());
-        let before = before.clone();
+        let (shm, log, into) = (self.shm(stored), self.log(stored), images.to_owned());
+        let (before, cgroup) = (before.clone(), self.cgroup(stored));
         blocking("collecting the container's last changes", move || {
-            before.write_changes(&upper, &root, &log, &into)
+            let mapped = mapped_for_writing(&cgroup.processes()?);
+            before.write_changes(&upper, &root, &Frozen { shm, log, mapped }, &into)
         })
         .await
         .map(drop)
@@ -234,17 +244,21 @@ impl Podman {
         id: ContainerId,
         name: &str,
     ) -> Result<(), EngineError> {
-        let Some(ArmedSource { attended, runc, .. }) = self.armed().remove(&id) else {
-            return Ok(());
+        let Some(armed) = self.armed().get(&id).cloned() else { return Ok(()) };
+        let both = async {
+            armed.attended.ended().await;
+            armed.runc.lock().await.wait().await
         };
-        drop(attended);
-        match tokio::time::timeout(DUMP, runc).await {
-            Ok(_ended) => Ok(()),
-            Err(_) => Err(EngineError::Deadline {
+        if armed.has_begun.load(Ordering::Acquire)
+            && tokio::time::timeout(DUMP, both).await.is_err()
+        {
+            return Err(EngineError::Deadline {
                 what: format!("disarming container {name}"),
                 seconds: DUMP.as_secs(),
-            }),
+            });
         }
+        self.armed().remove(&id);
+        Ok(())
     }
 
     pub(super) fn upper(&self, stored: &Stored) -> PathBuf {
@@ -256,9 +270,27 @@ impl Podman {
         stored.layer_dir(&self.graphroot).join("merged")
     }
 
+    /// What is mounted at the container's `/dev/shm`.
+    pub(super) fn shm(&self, stored: &Stored) -> PathBuf {
+        self.userdata(stored).join("shm")
+    }
+
     pub(super) fn log(&self, stored: &Stored) -> PathBuf {
         self.userdata(stored).join("ctr.log")
     }
+}
+
+/// The files that the processes share with others in memory and may write, below their root. A
+/// process that has ended meanwhile has none.
+fn mapped_for_writing(pids: &[i32]) -> BTreeSet<PathBuf> {
+    let maps = pids.iter().filter_map(|pid| Process::new(*pid).ok()?.maps().ok()).flatten();
+    let both = MMPermissions::SHARED | MMPermissions::WRITE;
+    maps.filter(|map| map.perms.contains(both))
+        .filter_map(|map| match map.pathname {
+            MMapPath::Path(path) => path.strip_prefix("/").ok().map(Path::to_path_buf),
+            _ => None,
+        })
+        .collect()
 }
 
 /// The files of a dump, as far as they have gone to the sink.

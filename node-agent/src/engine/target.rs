@@ -25,6 +25,15 @@ const OPEN: Duration = Duration::from_secs(60);
 /// podman's answer to a restore, which comes only after the gate.
 pub(super) type Answer = Result<Result<Bytes, Refusal>, EngineError>;
 
+/// Why a copy did not come through the gate.
+#[derive(Debug, thiserror::Error)]
+enum OpenError {
+    #[error(transparent)]
+    Gate(#[from] GateError),
+    #[error(transparent)]
+    Engine(#[from] EngineError),
+}
+
 /// A container at the gate, with podman's request that waits behind it.
 #[derive(Debug)]
 pub(super) struct Staged {
@@ -140,15 +149,18 @@ impl Podman {
         };
         // Until then nobody can have seen it run, and the same images restore again; from then
         // on it counts as one that may run, and its network must be its own.
-        let caught = || {
-            let unmarked = self.unmark(spec.id);
+        let caught = || -> Result<(), OpenError> {
+            self.unmark(spec.id)?;
             runs();
-            unmarked
+            Ok(())
         };
         match tokio::time::timeout(OPEN, attended.commit(self.mark_of(spec.id), caught)).await {
             Err(_) => return Err(late()),
-            Ok(Err(error)) => return Err(self.blame(spec, "opening", restore, error).await),
-            Ok(Ok(unmarked)) => unmarked?,
+            Ok(Err(OpenError::Engine(error))) => return Err(error),
+            Ok(Err(OpenError::Gate(error))) => {
+                return Err(self.blame(spec, "opening", restore, error).await);
+            }
+            Ok(Ok(())) => {}
         }
         noted.note(Moment::Running);
         match tokio::time::timeout(OPEN, &mut restore).await {

@@ -120,9 +120,10 @@ impl Podman {
             return Err(wrong(spec, "staging", "it was disarmed meanwhile"));
         };
         let stored = self.must_find(spec, "staging")?;
-        let (from, root, log) = (images.to_owned(), self.root(&stored), self.log(&stored));
+        let (from, root) = (images.to_owned(), self.root(&stored));
+        let (shm, log) = (self.shm(&stored), self.log(&stored));
         blocking("putting the container's last changes in place", move || {
-            late::apply(&from, &root, &log)
+            late::apply(&from, &root, &shm, &log)
         })
         .await?;
         noted.note(Moment::Restoring);

@@ -68,7 +68,7 @@ pub(super) async fn arm<E: Engine>(
         let size = file.metadata().map_err(reading)?.len();
         archive.append(&entry.file_name().to_string_lossy(), &Arc::new(file), 0..size)?;
     }
-    archive.finish(None)?;
+    archive.finish(Some(&metadata.join(LAYOUT)))?;
     noted.note(Moment::Armed);
     Ok(())
 }
@@ -112,11 +112,14 @@ pub(super) async fn freeze<E: Engine>(
 pub(super) fn resume<E: Engine>(tools: &Tools<E>, record: &Record) -> Result<(), CallError> {
     let (container, epoch) = (record.spec.id, record.epoch);
     let to = record.peer.clone().ok_or(CallError::NoPeer)?;
-    let images = tools.images.path(container, epoch);
-    let stream = StreamId::Checkpoint { container, epoch };
-    let layout = images.join(LAYOUT);
-    let open = |name: &str| File::open(images.join(name));
-    tools.streams.resume_archive(stream, Peer::from(to), &layout, open)?;
+    let of = [
+        (StreamId::Metadata { container, epoch }, tools.metadata(container, epoch)),
+        (StreamId::Checkpoint { container, epoch }, tools.images.path(container, epoch)),
+    ];
+    for (stream, dir) in of {
+        let open = |name: &str| File::open(dir.join(name));
+        tools.streams.resume_archive(stream, Peer::from(to.clone()), &dir.join(LAYOUT), open)?;
+    }
     Ok(())
 }
 
@@ -127,7 +130,12 @@ pub(super) async fn prepare<E: Engine>(tools: &Tools<E>, record: &Record) -> Res
     let stream = StreamId::Metadata { container, epoch };
     let from = record.peer.clone().ok_or(CallError::NoPeer)?;
     let options = ReceiveOptions { bwlimit: record.bwlimit, ..ReceiveOptions::default() };
-    tools.streams.receive_archive(stream, from.into(), metadata.clone(), options).await?;
+    // A source that died since need not send it again.
+    if arrived::known(&metadata, tools.boot).await.is_none() {
+        let received =
+            tools.streams.receive_archive(stream, from.into(), metadata.clone(), options).await?;
+        arrived::note(&metadata, tools.boot, manifest_digest(&received.manifest)).await?;
+    }
     let images = tools.images.path(container, epoch);
     // After a restart of the agent it may hold some of the images already.
     if !images.exists() {
@@ -231,7 +239,9 @@ pub(super) async fn forget<E: Engine>(
     if let Some(epoch) = epoch {
         tools.streams.withdraw(&StreamId::Metadata { container, epoch });
         tools.streams.withdraw(&StreamId::Checkpoint { container, epoch });
-        remove_dir(&tools.metadata(container, epoch))?;
+        let metadata = tools.metadata(container, epoch);
+        remove_dir(&metadata)?;
+        super::calls::remove(&arrived::note_of(&metadata)).await?;
     }
     tools.unfinished().remove(&container);
     tools.images.clear(container, None)?;

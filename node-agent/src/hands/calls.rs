@@ -51,6 +51,8 @@ async fn do_it<E: Engine>(
             tools.engine.create(spec, &netns).await?;
         }
         Call::Start => {
+            // Of a move that it did not live to see.
+            armed::forget(tools, spec.id, None).await?;
             tools.network.ensure(spec.id, &spec.address).await?;
             tools.network.attach(spec.id, &spec.address).await?;
             tools.engine.start(spec).await?;
@@ -162,9 +164,12 @@ async fn thaw<E: Engine>(tools: &Tools<E>, record: &Record) -> Result<(), CallEr
     tools.streams.withdraw(&StreamId::Checkpoint { container, epoch });
     // The namespace may be gone after a reboot of the host; a thaw then fails below.
     tools.network.attach(container, &record.spec.address).await?;
-    tools.engine.thaw(&record.spec, record.mode).await?;
-    armed::forget(tools, container, Some(epoch)).await?;
-    remove(&tools.checkpoint(container, epoch)).await
+    let thawed = tools.engine.thaw(&record.spec, record.mode).await;
+    // Of no more use even where its processes have ended.
+    let forgotten = armed::forget(tools, container, Some(epoch)).await;
+    let removed = remove(&tools.checkpoint(container, epoch)).await;
+    thawed?;
+    forgotten.and(removed)
 }
 
 /// Target: all that can be done while the source still runs.
@@ -172,8 +177,9 @@ async fn prepare<E: Engine>(tools: &Tools<E>, record: &Record) -> Result<(), Cal
     let spec = &record.spec;
     let from = record.peer.clone().ok_or(CallError::NoPeer)?;
     images::require(tools, record, &from.into()).await?;
-    let netns = tools.network.ensure(spec.id, &spec.address).await?;
+    // First: what an earlier life attached would be open to all once it is unguarded.
     tools.network.cut(spec.id).await?;
+    let netns = tools.network.ensure(spec.id, &spec.address).await?;
     tools.engine.prepare(spec, record.mode, &netns).await?;
     if record.mode == Mode::Live { armed::prepare(tools, record).await } else { Ok(()) }
 }

@@ -200,10 +200,15 @@ impl Decider {
 
     fn note_reason(&mut self, end: End) {
         let failed = matches!(self.view(end), View::At(Phase::Dead | Phase::Kept | Phase::Ran));
-        if self.row.reason.is_none() && failed {
-            let node = self.row.node(end).clone();
-            let said = self.report(end).and_then(|report| report.reason.clone());
-            self.row.reason = said.map(|said| format!("{node}: {said}"));
+        let said = self.report(end).and_then(|report| report.reason.clone());
+        let Some(said) = said else { return };
+        // A source that failed withdraws what it sent: the target's word may come first, and only
+        // tells of that.
+        let is_cause = end == End::Source
+            && matches!(self.view(end), View::At(Phase::Kept | Phase::Active))
+            && self.row.side() != Some(End::Target);
+        if is_cause || (self.row.reason.is_none() && failed) {
+            self.row.reason = Some(format!("{}: {said}", self.row.node(end)));
         }
     }
 }

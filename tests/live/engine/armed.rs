@@ -40,9 +40,10 @@ fn an_armed_container_runs_on_and_is_disarmed_without_a_trace() {
 fn what_it_does_while_it_is_armed_moves_with_it() {
     in_a_host(async {
         let mut host = Host::running(Mode::Live).await;
-        exec(&host, "echo before > /changed; echo x > /removed");
+        exec(&host, "echo before > /changed; echo x > /removed; echo then > /dev/shm/segment");
         host.arm().await;
         exec(&host, "echo after > /changed; rm /removed; echo new > /new");
+        exec(&host, "echo now > /dev/shm/segment; mkdir /dev/shm/d; echo there > /dev/shm/d/x");
         host.until_ticks_pass(50).await;
         host.freeze_and_dump(&Sent::default()).await;
         let at_freeze = host.ticks().len();
@@ -61,6 +62,7 @@ fn what_it_does_while_it_is_armed_moves_with_it() {
             exec(&host, "cat /changed /new; test -e /removed || echo gone"),
             "after\nnew\ngone"
         );
+        assert_eq!(exec(&host, "cat /dev/shm/segment /dev/shm/d/x"), "now\nthere");
         // And it can move on.
         host.dump().await;
         host.stage().await;
