@@ -206,7 +206,8 @@ impl Decider {
         // tells of that.
         let is_cause = end == End::Source
             && matches!(self.view(end), View::At(Phase::Kept | Phase::Active))
-            && self.row.side() != Some(End::Target);
+            && self.row.side() != Some(End::Target)
+            && said != super::source::CALLED_OFF;
         if is_cause || (self.row.reason.is_none() && failed) {
             self.row.reason = Some(format!("{}: {said}", self.row.node(end)));
         }

@@ -17,6 +17,9 @@ use super::record::Phase;
 use crate::container::Execution;
 use crate::id::{Epoch, NodeId};
 
+/// The reason of a source that was told to keep its container: no cause of anything.
+pub(super) const CALLED_OFF: &str = "called off before the freeze";
+
 impl Copy {
     /// Told to do what can be done before the freeze.
     pub(super) fn on_arm(&mut self, hand: &mut Hand, epoch: Epoch, to: NodeId, plan: Plan) {
@@ -96,7 +99,7 @@ impl Copy {
         match (phase, epoch.cmp(&self.record.epoch)) {
             (Phase::Active | Phase::Kept, Ordering::Greater) => {
                 self.adopt_epoch(epoch);
-                self.keep(hand, "called off before the freeze");
+                self.keep(hand, CALLED_OFF);
             }
             (Phase::Arming, Ordering::Equal) => self.keep(hand, "called off during the dump"),
             (Phase::Frozen, Ordering::Equal) | (Phase::UnknownFrozen, Ordering::Greater)

@@ -298,3 +298,20 @@ fn a_fenced_source_that_never_dumped_has_lost_the_memory() {
     desk.hear("b", Phase::Gone);
     assert!(desk.0.row().is_settled);
 }
+
+#[test]
+fn the_cause_at_the_source_outweighs_what_the_target_says_of_it() {
+    let told = |source: &str| {
+        let mut desk = Desk::new(row(), OPENER);
+        for (from, phase, why) in
+            [("b", Phase::Dead, "it was withdrawn"), ("a", Phase::Kept, source)]
+        {
+            let report = Report { reason: Some(why.into()), ..report(EPOCH, phase) };
+            let decisions = desk.0.hear(&node(from), report, NOW);
+            desk.carry_out(decisions);
+        }
+        desk.0.row().reason.clone().expect("a reason")
+    };
+    assert_eq!(told("no space left"), "a: no space left");
+    assert_eq!(told(crate::migration::source::CALLED_OFF), "b: it was withdrawn");
+}
