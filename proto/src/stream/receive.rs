@@ -238,7 +238,12 @@ impl Receiver {
             self.window_cap,
         );
         let outstanding = self.asked.bytes() + self.held.bytes();
-        let room = window.saturating_sub(outstanding);
+        let mut room = window.saturating_sub(outstanding);
+        if self.asked.bytes() == 0 {
+            // What is held waits for what was never asked for: by a receiver that took over from one
+            // whose chunks were still on their way.
+            room = room.max(window / 4);
+        }
         let grant = room >= window / 4 && self.limit < self.end();
         if !(silent || self.asked.has_lost() || grant || self.due) {
             return None;
