@@ -8,6 +8,7 @@ fn held(fabric: &Fabric, host: &str) -> Vec<String> {
         podman ps -aq | sed 's/^/container /'
         ls /run/netns 2>/dev/null | sed 's/^/namespace /'
         ip -o link | grep -o 'gw[0-9a-f]*\\|gp[0-9a-f]*' | sort -u | sed 's/^/link /'
+        ls /run/godwit/gated /run/godwit/frozen 2>/dev/null | grep -v : | grep . | sed 's/^/mark /'
         ls /var/lib/godwit/spool | sed 's/^/spool /'
         find /var/lib/godwit/work -type f ! -name probe.json ! '(' -name trial -empty ')' | sed 's/^/work /'
         ls /sys/fs/cgroup/libpod_parent 2>/dev/null | grep '^libpod-' | sed 's/^/cgroup /'
@@ -34,7 +35,7 @@ pub(crate) fn holds_one(fabric: &Fabric, host: &str) {
         let held = held(fabric, host);
         let of = |what: &str| held.iter().filter(|line| line.starts_with(what)).count();
         let one = ["container", "namespace", "link", "cgroup", "runc"].map(of) == [1; 5];
-        let rest = ["spool", "work", "temporary", "mount"].map(of) == [0; 4];
+        let rest = ["mark", "spool", "work", "temporary", "mount"].map(of) == [0; 5];
         if one && rest { Ok(()) } else { Err(held) }
     });
 }
