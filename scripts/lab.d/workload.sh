@@ -32,7 +32,7 @@ build_workload() {
 
 # Packs the binary $2 as the docker-archive $3 of the image localhost/$1:1. Its id
 # is the SHA-256 of its config.
-pack_image() {
+pack_image() (
   local name=$1 binary=$2 archive=$3 work layer config arch
   local plain=(tar --format=ustar --sort=name --mtime=@0 --owner=0 --group=0 --numeric-owner)
   case $(uname -m) in
@@ -41,6 +41,7 @@ pack_image() {
     *) arch=$(uname -m) ;;
   esac
   work=$(mktemp -d "$archive.XXXXXX")
+  trap 'rm -rf --one-file-system "$work"' EXIT
   mkdir -m 755 "$work/root" "$work/image"
   install -m 755 "$binary" "$work/root/$name"
   "${plain[@]}" -C "$work/root" -cf "$work/layer.tar" "$name"
@@ -54,5 +55,4 @@ pack_image() {
   chmod 644 "$work"/image/*
   "${plain[@]}" -C "$work/image" -cf "$work/archive" manifest.json "$config.json" "$layer.tar"
   mv "$work/archive" "$archive"
-  rm -rf "$work"
-}
+)
