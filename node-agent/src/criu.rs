@@ -18,6 +18,9 @@
 //!
 //! Beside it stands one named `tar` ([`tar`]): CRIU runs it in the gap.
 
+/// The name that the proxy gives itself.
+pub(crate) const PROXY: &std::ffi::CStr = c"criu-gate";
+
 pub(crate) mod gate;
 mod message;
 mod proxy;

@@ -6,6 +6,7 @@
 //! the gate. Its result is kept as long as nothing that it depends on changes.
 
 mod checks;
+mod knobs;
 pub mod probe;
 mod trial;
 
@@ -22,6 +23,7 @@ use serde::{Deserialize, Serialize};
 use self::trial::Trial;
 use crate::config;
 use crate::engine::{EngineConfig, ImageDirs, Podman};
+use crate::expedite::Expedite;
 use crate::telemetry;
 
 /// How long another doctor of this node is waited for: as long as its probe may take.
@@ -145,6 +147,8 @@ pub async fn command(run: config::Run) -> anyhow::Result<ExitCode> {
 }
 
 async fn check(config: &EngineConfig, bridge: &str, may_be_kept: bool) -> Report {
+    // Whoever asks for everything anew has a minute for it.
+    let weigh = !may_be_kept;
     let versions = ask(config).await;
     let (owned, known, bridge) = (config.clone(), versions.clone(), bridge.to_owned());
     let checked = tokio::task::spawn_blocking(move || checks::all(&owned, &known, &bridge)).await;
@@ -158,7 +162,7 @@ async fn check(config: &EngineConfig, bridge: &str, may_be_kept: bool) -> Report
     let findings = match kept(&cache, &report.versions).filter(|_| may_be_kept) {
         Some(findings) => findings,
         None => {
-            let findings = probe_beside(config).await;
+            let findings = probe_beside(config, weigh).await;
             keep(&cache, &report.versions, &findings);
             findings
         }
@@ -170,7 +174,7 @@ async fn check(config: &EngineConfig, bridge: &str, may_be_kept: bool) -> Report
 /// The probe on an engine of its own: an agent that runs is not disturbed, nor waited for.
 ///
 /// Every doctor has the same one, so what one that was killed left working dies first.
-async fn probe_beside(config: &EngineConfig) -> Vec<Finding> {
+async fn probe_beside(config: &EngineConfig, weigh: bool) -> Vec<Finding> {
     let trial = match Trial::begin(&config.workdir, OTHERS).await {
         Ok(trial) => trial,
         Err(error) => return vec![probe::failed(&error.to_string())],
@@ -180,7 +184,11 @@ async fn probe_beside(config: &EngineConfig) -> Vec<Finding> {
     beside.workdir = config.workdir.join("doctor");
     beside.cgroup = format!("{}-doctor", config.cgroup);
     let findings = match Podman::start(beside.clone()).await {
-        Ok(engine) => probe::run(&engine, &beside, &trial).await,
+        Ok(engine) => {
+            // The agent's own: what a killed doctor leaves set the agent puts back.
+            let expedite = weigh.then(|| Expedite::open(&config.rundir, true));
+            probe::run(&engine, &beside, &trial, expedite.as_ref()).await
+        }
         Err(error) => vec![probe::failed(&error.to_string())],
     };
     if let Err(error) = ImageDirs::discard(&beside.rundir, &beside.workdir) {

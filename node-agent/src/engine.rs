@@ -25,6 +25,7 @@ mod cold;
 mod confine;
 pub(crate) mod containers;
 mod creation;
+mod dumper;
 mod helpers;
 pub(crate) mod image_dirs;
 mod images;
@@ -214,13 +215,17 @@ pub trait Engine: Send + Sync + 'static {
         mode: Mode,
         netns: &Path,
     ) -> impl Future<Output = Result<(), EngineError>> + Send;
-    /// Target: everything that can be done with `metadata` before the images arrive in `images`.
+    /// Target: everything that can be done with `metadata` before the images arrive in `images`;
+    /// [`Engine::stage_armed`] does it where nobody has. podman answers no question about the
+    /// container from then on until it is opened or destroyed.
     fn await_images(
         &self,
         spec: &ContainerSpec,
         images: &Path,
         metadata: &Path,
     ) -> impl Future<Output = Result<(), EngineError>> + Send;
+    /// Target: true where [`Engine::await_images`] was done, and holds.
+    fn awaits_images(&self, spec: &ContainerSpec) -> bool;
     /// Target: the armed form of `stage`, once `images` is whole.
     fn stage_armed(
         &self,
@@ -236,6 +241,9 @@ pub trait Engine: Send + Sync + 'static {
         mode: Mode,
         file: &Path,
     ) -> impl Future<Output = Result<(), EngineError>> + Send;
+    /// Target: true where a copy waits at the gate for so long that the engine is about to give it
+    /// up, or has: it is to be staged again before it is opened.
+    fn is_stale(&self, spec: &ContainerSpec) -> bool;
     /// Target: opens the gate and returns once every process runs and the engine knows it;
     /// `runs` is called in between, when every process is whole and about to run.
     ///

@@ -41,6 +41,7 @@ mod packet;
 mod port;
 #[cfg(test)]
 mod tests;
+mod tracking;
 
 use std::io;
 use std::path::PathBuf;
@@ -54,6 +55,7 @@ use link::Links;
 pub use bridge::filters_bridged_frames;
 pub use hold::{Held, Released};
 pub use port::Port;
+pub(crate) use tracking::time_of_a_reading;
 
 /// Why a container's network could not be changed.
 #[derive(Debug, thiserror::Error)]

@@ -10,11 +10,13 @@ use std::any::type_name;
 use godwit_tests::Lab;
 
 mod armed;
+mod armed_kills;
 mod dumps;
 mod host;
 mod kills;
 mod life;
 mod moves;
+mod victims;
 
 /// Tells a test that it is in the host.
 const INSIDE: &str = "GODWIT_TEST_INSIDE";

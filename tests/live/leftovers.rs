@@ -9,7 +9,7 @@ fn held(fabric: &Fabric, host: &str) -> Vec<String> {
         ls /run/netns 2>/dev/null | sed 's/^/namespace /'
         ip -o link | grep -o 'gw[0-9a-f]*\\|gp[0-9a-f]*' | sort -u | sed 's/^/link /'
         ls /run/godwit/images | sed 's/^/image /'
-        ls /run/godwit/gated /run/godwit/frozen 2>/dev/null | grep -v : | grep . | sed 's/^/mark /'
+        ls /run/godwit/gated /run/godwit/frozen /run/godwit/removals 2>/dev/null | grep -v : | grep . | sed 's/^/mark /'
         for n in $(ls /run/netns 2>/dev/null); do ip netns exec $n nft list tables | sed 's/^/guard /'; done
         ls /var/lib/godwit/spool | sed 's/^/spool /'
         find /var/lib/godwit/work -type f ! -name probe.json ! '(' -name trial -empty ')' | sed 's/^/work /'

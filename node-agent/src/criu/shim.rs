@@ -276,7 +276,7 @@ impl Ends {
         // after its fork, never touches again: it leaves by exit, and no destructor runs.
         unsafe {
             libc::close_range(0, PROXY.cast_unsigned() - 1, 0);
-            libc::prctl(libc::PR_SET_NAME, c"criu-gate".as_ptr());
+            libc::prctl(libc::PR_SET_NAME, super::PROXY.as_ptr());
         }
         // So that no descriptor which passes through becomes a standard stream.
         for _stream in 0..3 {

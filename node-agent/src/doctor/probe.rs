@@ -13,14 +13,15 @@ use std::ops::Range;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use godwit_proto::container::{Address, ContainerSpec, Execution, Limits, Mode};
 use godwit_proto::id::{ContainerId, Epoch, ImageId};
 
-use super::Finding;
 use super::trial::Trial;
+use super::{Finding, knobs};
 use crate::engine::{Engine, EngineConfig, EngineError, ImageDirs, ImageSink, Podman, probe_id};
+use crate::expedite::Expedite;
 use crate::hands::told;
 use crate::moments::Noted;
 use crate::network::{self, Network};
@@ -54,17 +55,22 @@ pub fn main() -> ExitCode {
 
 /// Carries the probe out, and clears up after it however it ended. Takes seconds, and never
 /// longer than its deadlines. The plain way is what a node must be capable of; what is found of
-/// the armed one comes second.
-pub(super) async fn run(engine: &Podman, config: &EngineConfig, trial: &Trial) -> Vec<Finding> {
+/// the armed one comes second. With `expedite` the settings of the host are weighed too.
+pub(super) async fn run(
+    engine: &Podman,
+    config: &EngineConfig,
+    trial: &Trial,
+    expedite: Option<&Expedite>,
+) -> Vec<Finding> {
     let trying = async {
         // What a doctor that was killed left.
         clear(engine, trial).await?;
-        attempt(engine, config, trial).await
+        attempt(engine, config, trial, expedite).await
     };
     let tried = within(DEADLINE, "the trial", trying).await;
     let cleared = within(CLEAR, "clearing up after it", clear(engine, trial)).await;
     match (tried, cleared) {
-        (Ok(armed), Ok(())) => vec![plain(), armed_or_not(armed)],
+        (Ok(armed), Ok(())) => [vec![plain()], armed_or_not(armed)].concat(),
         (Err(error), _) | (_, Err(error)) => vec![failed(&told(&error))],
     }
 }
@@ -98,7 +104,7 @@ pub(super) fn failed(why: &str) -> Finding {
     }
 }
 
-fn armed_or_not(tried: Result<(), EngineError>) -> Finding {
+fn armed_or_not(tried: Result<Armed, EngineError>) -> Vec<Finding> {
     let finding = |ok, message, remedy: &str| Finding {
         check: ARMED.into(),
         ok,
@@ -107,13 +113,25 @@ fn armed_or_not(tried: Result<(), EngineError>) -> Finding {
         remedy: remedy.into(),
     };
     match tried {
-        Ok(()) => finding(true, "the same with podman and runc done before the freeze".into(), ""),
-        Err(error) => finding(
+        Ok(Armed { still, worth }) => {
+            let message = format!(
+                "the same with podman and runc done before the freeze, standing still for {} ms",
+                still.as_millis()
+            );
+            [vec![finding(true, message, "")], worth].concat()
+        }
+        Err(error) => vec![finding(
             false,
             format!("podman and runc cannot be armed: {}", told(&error)),
             "containers move to and from this node the plain way, and stand still for longer; please report this with `godwit-agent doctor`'s output",
-        ),
+        )],
     }
+}
+
+/// What was found of the armed way.
+struct Armed {
+    still: Duration,
+    worth: Vec<Finding>,
 }
 
 /// The plain way, and whether the armed one works after it.
@@ -121,7 +139,8 @@ async fn attempt(
     engine: &Podman,
     config: &EngineConfig,
     trial: &Trial,
-) -> Result<Result<(), EngineError>, EngineError> {
+    expedite: Option<&Expedite>,
+) -> Result<Result<Armed, EngineError>, EngineError> {
     let id = probe_id();
     trial.note(id).map_err(io("noting the trial"))?;
     let directory =
@@ -131,12 +150,19 @@ async fn attempt(
     let image = engine.import_image(&tar, &image_name(id)).await?;
     let spec = spec(id, image, command);
     hand_over(engine, &spec, &directory.path().join("checkpoint.tar")).await?;
-    let images = ImageDirs::open(&config.rundir, &config.workdir, Some(IMAGES_BYTES))?.make(
-        spec.id,
-        Epoch { generation: 1, counter: 1 },
-        0,
-    )?;
-    Ok(hand_over_armed(engine, &spec, &images, directory.path()).await)
+    let images = ImageDirs::open(&config.rundir, &config.workdir, Some(IMAGES_BYTES))?;
+    let netns = Network::path(id);
+    let directory = directory.path().join("metadata");
+    let mut trials = ArmedTrials { engine, spec, netns, images, directory, made: 0 };
+    let armed = async {
+        let still = trials.hand_over().await?;
+        let worth = match expedite {
+            Some(expedite) => knobs::weigh(&mut trials, expedite).await?,
+            None => Vec::new(),
+        };
+        Ok(Armed { still, worth })
+    };
+    Ok(armed.await)
 }
 
 /// Removes whatever there is of the trial that was noted, begun by this doctor or another one.
@@ -178,27 +204,51 @@ async fn hand_over(engine: &Podman, spec: &ContainerSpec, file: &Path) -> Result
     answers(&netns, "after the restore").await
 }
 
-async fn hand_over_armed(
-    engine: &Podman,
-    spec: &ContainerSpec,
-    images: &Path,
-    directory: &Path,
-) -> Result<(), EngineError> {
-    let (netns, noted) = (Network::path(spec.id), Noted::default());
-    let metadata = directory.join("metadata");
-    fs::create_dir(&metadata).map_err(io("making a directory for the probe"))?;
-    engine.arm(spec, images, &metadata).await?;
-    engine.freeze(spec, Mode::Live).await?;
-    engine.dump_armed(spec, images, &Nowhere, &noted).await?;
-    engine.destroy(spec).await?;
-    engine.prepare(spec, Mode::Live, &netns).await?;
-    engine.await_images(spec, images, &metadata).await?;
-    engine.stage_armed(spec, images, &metadata, &noted).await?;
-    if engine.execution_of(spec)? != Execution::Gated {
-        return Err(refused("restoring", "it did not wait at the gate"));
+/// Armed moves of the probe's container, from this node to itself.
+pub(super) struct ArmedTrials<'a> {
+    engine: &'a Podman,
+    spec: ContainerSpec,
+    netns: PathBuf,
+    images: ImageDirs,
+    directory: PathBuf,
+    made: u32,
+}
+
+impl ArmedTrials<'_> {
+    /// The container's network namespace.
+    pub(super) fn netns(&self) -> &Path {
+        &self.netns
     }
-    engine.open(spec, Mode::Live, &noted, || {}).await?;
-    answers(&netns, "after the armed restore").await
+
+    /// One more; returns for how long it would have stood still between two nodes, but for the
+    /// bytes on their way.
+    pub(super) async fn hand_over(&mut self) -> Result<Duration, EngineError> {
+        let Self { engine, spec, netns, directory, .. } = self;
+        self.made += 1;
+        let epoch = Epoch { generation: 1, counter: self.made };
+        let images = self.images.make(spec.id, epoch, 0)?;
+        let noted = Noted::default();
+        fs::create_dir(&*directory).map_err(io("making a directory for the probe"))?;
+        engine.arm(spec, &images, directory).await?;
+        let frozen = Instant::now();
+        engine.freeze(spec, Mode::Live).await?;
+        engine.dump_armed(spec, &images, &Nowhere, &noted).await?;
+        let dumped = frozen.elapsed();
+        engine.destroy(spec).await?;
+        engine.prepare(spec, Mode::Live, netns).await?;
+        engine.await_images(spec, &images, directory).await?;
+        let begun = Instant::now();
+        engine.stage_armed(spec, &images, directory, &noted).await?;
+        if engine.execution_of(spec)? != Execution::Gated {
+            return Err(refused("restoring", "it did not wait at the gate"));
+        }
+        let mut restored = begun.elapsed();
+        engine.open(spec, Mode::Live, &noted, || restored = begun.elapsed()).await?;
+        answers(netns, "after the armed restore").await?;
+        self.images.clear(spec.id, None)?;
+        fs::remove_dir_all(directory).map_err(io("removing a directory of the probe"))?;
+        Ok(dumped + restored)
+    }
 }
 
 /// Images that stay where they are written.

@@ -22,10 +22,8 @@ impl Podman {
         if self.libpod.call(Method::GET, &exists).await?.is_ok() {
             return Ok(());
         }
-        if self.find(spec.id)?.is_some() {
-            // Storage without a container: podman died in the middle.
-            self.remove(spec.id, spec.name.as_str()).await?;
-        }
+        // Storage without a container, where podman died in the middle, or the end of a removal.
+        self.remove(spec.id, spec.name.as_str()).await?;
         let answer = self.libpod.post_json("containers/create", &creation(spec, netns)).await?;
         let answer = answer.map_err(|refusal| refusal.into_error(what()))?;
         let created: Created = serde_json::from_slice(&answer)

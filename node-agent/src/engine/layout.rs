@@ -1,6 +1,7 @@
 //! Where the engine keeps things, and whose names are whose.
 
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use godwit_proto::id::ContainerId;
 
@@ -19,6 +20,8 @@ pub struct EngineConfig {
     pub shim: PathBuf,
     /// The real criu.
     pub criu: PathBuf,
+    /// How long a restore that waits is of use. podman gives it up 240 s after it began.
+    pub good_for: Duration,
 }
 
 impl EngineConfig {
@@ -31,6 +34,7 @@ impl EngineConfig {
             podman: "podman".into(),
             shim: agent,
             criu: find_criu(),
+            good_for: Duration::from_secs(180),
         }
     }
 
@@ -52,6 +56,11 @@ impl EngineConfig {
     /// Marks of containers that are frozen for a hand-over, named by podman's ids.
     pub(crate) fn frozen(&self) -> PathBuf {
         self.rundir.join("frozen")
+    }
+
+    /// Podman's ids of containers whose removal has begun, in files named by ours.
+    pub(crate) fn removals(&self) -> PathBuf {
+        self.rundir.join("removals")
     }
 
     /// podman's temporary files: whole checkpoints, and a podman that is killed leaves them.

@@ -6,20 +6,28 @@
 //! A container whose conmon dies goes on running, but podman can neither stop nor remove
 //! it any more; so conmon is moved out before the rest is killed.
 //!
-//! criu thaws the container that it dumps, and holds its processes itself. Killed, it lets
+//! criu thaws the container that it dumps and holds its processes itself. A dump is given the time
+//! to give up, as it does at its next step when its runc is gone. Killed all the same, it lets
 //! them run on, behind a network that was cut; so what was frozen is frozen again first.
 
 use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
-use std::time::Duration;
+use std::time::{Duration, Instant};
+
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
 
 use super::EngineError;
 use super::cgroup::{Cgroup, Hierarchy};
-use super::layout;
+use super::dumper::{self, DUMP};
+use super::{layout, removal};
+use crate::criu::PROXY;
 
 /// How long killing everything may take.
 const EMPTY: Duration = Duration::from_secs(10);
+/// How often it is looked whether a dump has ended.
+const POLL: Duration = Duration::from_millis(5);
 /// Where podman puts conmon when it can.
 const CONMON: &str = "libpod_parent/conmon";
 
@@ -41,6 +49,7 @@ impl Leftovers {
             what: format!("clearing {}", self.group.path().display()),
             source,
         };
+        self.let_dumps_end().map_err(io)?;
         self.freeze_again()?;
         for pid in self.group.processes().map_err(io)? {
             if self.is_needed(pid) {
@@ -54,30 +63,64 @@ impl Leftovers {
         self.group.empty_blocking(EMPTY)
     }
 
+    /// Kills all but those who dump, and returns when they have ended.
+    fn let_dumps_end(&self) -> io::Result<()> {
+        let end = Instant::now() + DUMP;
+        loop {
+            let members = self.group.processes()?;
+            let dumping = self.dumping(&members)?;
+            if dumping.is_empty() {
+                return Ok(());
+            }
+            if Instant::now() > end {
+                tracing::error!(pids = ?dumping, seconds = DUMP.as_secs(), "criu does not end: killing it");
+                return Ok(());
+            }
+            for pid in members {
+                let is_spared = dumping.contains(&pid) || is_proxy(pid) || self.is_needed(pid);
+                if !is_spared {
+                    let _ended_already = kill(Pid::from_raw(pid), Signal::SIGKILL);
+                }
+            }
+            std::thread::sleep(POLL);
+        }
+    }
+
+    /// Those of the members who hold a process of a container that is marked as frozen.
+    fn dumping(&self, members: &[i32]) -> io::Result<Vec<i32>> {
+        let mut found = Vec::new();
+        for mark in self.frozen_marks()? {
+            let podman_id = mark.file_name().to_string_lossy().into_owned();
+            found.extend(dumper::of(&self.hierarchy.group(&layout::container_cgroup(&podman_id)))?);
+        }
+        found.retain(|dumper| members.contains(dumper));
+        Ok(found)
+    }
+
+    fn frozen_marks(&self) -> io::Result<Vec<fs::DirEntry>> {
+        match fs::read_dir(&self.frozen) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(Vec::new()),
+            marks => marks?.collect(),
+        }
+    }
+
     /// Freezes what is marked. Its processes need not have stopped when this returns: the kernel
     /// lets none of them back into its program.
     fn freeze_again(&self) -> Result<(), EngineError> {
-        let marks = match fs::read_dir(&self.frozen) {
-            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
-            marks => marks,
-        };
-        let again = |marks: fs::ReadDir| -> io::Result<()> {
-            for mark in marks {
-                let mark = mark?;
-                let podman_id = mark.file_name().to_string_lossy().into_owned();
-                let container = self.hierarchy.group(&layout::container_cgroup(&podman_id));
-                if container.is_populated()? {
-                    container.set_frozen(true)?;
-                } else {
-                    fs::remove_file(mark.path())?;
-                }
-            }
-            Ok(())
-        };
-        marks.and_then(again).map_err(|source| EngineError::Io {
+        let io = |source| EngineError::Io {
             what: format!("freezing again what is marked in {}", self.frozen.display()),
             source,
-        })
+        };
+        for mark in self.frozen_marks().map_err(io)? {
+            let podman_id = mark.file_name().to_string_lossy().into_owned();
+            let container = self.hierarchy.group(&layout::container_cgroup(&podman_id));
+            if container.is_populated().map_err(io)? {
+                freeze_marked(&container, &mark.path()).map_err(io)?;
+            } else {
+                removal::remove_file(&mark.path())?;
+            }
+        }
+        Ok(())
     }
 
     /// True for the conmon of a container with processes that is not being staged.
@@ -90,6 +133,19 @@ impl Leftovers {
             monitored.name.strip_prefix("godwit-").is_some_and(|id| self.gates.join(id).exists());
         !is_staging && container.is_populated().unwrap_or(true)
     }
+}
+
+/// Freezes the container unless its mark has gone: whoever thaws it takes that off first, and
+/// would find it frozen again and nobody to thaw it.
+fn freeze_marked(container: &Cgroup, mark: &Path) -> io::Result<()> {
+    container.set_frozen(true)?;
+    if mark.exists() { Ok(()) } else { container.set_frozen(false) }
+}
+
+/// True for the proxy between runc and criu: it is what tells criu that its runc is gone.
+fn is_proxy(pid: i32) -> bool {
+    fs::read_to_string(format!("/proc/{pid}/comm"))
+        .is_ok_and(|name| name.trim().as_bytes() == PROXY.to_bytes())
 }
 
 /// Whom a conmon monitors.
@@ -118,6 +174,22 @@ impl Monitored {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_freeze_that_comes_after_the_thaw_is_taken_back() {
+        let root = tempfile::tempdir().expect("tempdir");
+        let (group, mark) = (root.path().join("g"), root.path().join("mark"));
+        fs::create_dir(&group).expect("mkdir");
+        fs::write(group.join("cgroup.freeze"), "0").expect("write");
+        let container = Hierarchy::Unified(root.path().into()).group("g");
+        let asked = || fs::read_to_string(group.join("cgroup.freeze")).expect("read");
+        fs::write(&mark, "").expect("write");
+        freeze_marked(&container, &mark).expect("freeze");
+        assert_eq!(asked(), "1");
+        fs::remove_file(&mark).expect("remove");
+        freeze_marked(&container, &mark).expect("freeze");
+        assert_eq!(asked(), "0", "nobody thaws it any more");
+    }
 
     #[test]
     fn conmon_names_its_container() {

@@ -195,11 +195,7 @@ impl Podman {
     /// Marks the container as one that must not run: it is being staged. The mark goes when
     /// the gate is told to open, or with the machine's memory.
     pub(super) fn mark(&self, id: ContainerId) -> Result<(), EngineError> {
-        let file = self.mark_of(id);
-        fs::write(&file, "").map_err(|source| EngineError::Io {
-            what: format!("writing {}", file.display()),
-            source,
-        })
+        removal::write(&self.mark_of(id), "")
     }
 
     /// Takes the mark off; none is success.
@@ -217,16 +213,12 @@ impl Podman {
 
     /// Marks the container as one that stays frozen whoever dies: criu thaws it while it dumps.
     pub(super) fn mark_frozen(&self, stored: &Stored) -> Result<(), EngineError> {
-        let dir = self.config.frozen();
-        let file = dir.join(&stored.podman_id);
-        fs::create_dir_all(dir).and_then(|()| fs::write(&file, "")).map_err(|source| {
-            EngineError::Io { what: format!("writing {}", file.display()), source }
-        })
+        removal::write(&self.config.frozen().join(&stored.podman_id), "")
     }
 
     /// Takes that mark off; none is success.
-    pub(super) fn unmark_frozen(&self, stored: &Stored) -> Result<(), EngineError> {
-        removal::remove_file(&self.config.frozen().join(&stored.podman_id))
+    pub(super) fn unmark_frozen(&self, podman_id: &str) -> Result<(), EngineError> {
+        removal::remove_file(&self.config.frozen().join(podman_id))
     }
 
     /// What the kernel shows of the container.
@@ -370,6 +362,9 @@ impl Engine for Podman {
     ) -> Result<(), EngineError> {
         self.arm_target(spec, images, metadata).await
     }
+    fn awaits_images(&self, spec: &ContainerSpec) -> bool {
+        self.waiting().get(&spec.id).is_some_and(|armed| self.is_good(armed.since, &armed.restore))
+    }
     async fn stage_armed(
         &self,
         spec: &ContainerSpec,
@@ -386,6 +381,11 @@ impl Engine for Podman {
         file: &Path,
     ) -> Result<(), EngineError> {
         self.stage_target(spec, mode, file).await
+    }
+    fn is_stale(&self, spec: &ContainerSpec) -> bool {
+        self.staged()
+            .get(&spec.id)
+            .is_some_and(|staged| !self.is_good(staged.since, &staged.restore))
     }
     async fn open(
         &self,

@@ -14,7 +14,7 @@ use hyper::{Method, StatusCode};
 
 use super::containers::Stored;
 use super::podman::Podman;
-use super::{EngineError, helpers, mounts};
+use super::{EngineError, helpers, layout, mounts};
 
 /// How long killing every process may take.
 const EMPTY: Duration = Duration::from_secs(20);
@@ -26,45 +26,70 @@ const REMOVE: Duration = Duration::from_secs(60);
 impl Podman {
     /// Removes the container whatever state it is in; absent is success. `name` is what people
     /// call it.
+    ///
+    /// Cancel safe, and so is its death: a note says what podman has forgotten already and is not
+    /// cleared up yet, for the next call.
     pub(crate) async fn remove(&self, id: ContainerId, name: &str) -> Result<(), EngineError> {
         self.refuse(id).await;
         self.disarm_target(id).await;
-        let Some(stored) = self.find(id)? else {
-            return self.unmark(id);
-        };
-        self.cgroup(&stored).empty(EMPTY).await?;
-        self.disarm_source(id, name).await?;
-        // podman removes these directories itself, through whatever is mounted in them; what
-        // else is mounted there (shm) is podman's own to unmount.
-        mounts::detach(&self.userdata(&stored), mounts::is_crius)?;
-        mounts::detach(&self.userdata(&stored).join("checkpoint"), |_| true)?;
-        mounts::detach(&runc_dir(&stored), |_| true)?;
-        let what = || format!("removing container {name}");
-        let path = format!("containers/{}?force=true&v=true&timeout=0", stored.podman_id);
-        match tokio::time::timeout(REMOVE, self.libpod.call(Method::DELETE, &path)).await {
-            Err(_) => {
-                return Err(EngineError::Deadline { what: what(), seconds: REMOVE.as_secs() });
-            }
-            Ok(answer) => match answer? {
-                Err(refusal) if refusal.status != StatusCode::NOT_FOUND => {
-                    return Err(refusal.into_error(what()));
-                }
-                _ => {}
-            },
+        let note = self.config.removals().join(id.to_string());
+        if let Some(stored) = self.find(id)? {
+            write(&note, &stored.podman_id)?;
+            self.remove_from_podman(&stored, name).await?;
         }
-        let ended = helpers::end(&stored.podman_id, HELPERS).await;
+        let Some(podman_id) = read(&note)? else { return self.unmark(id) };
+        let ended = helpers::end(&podman_id, HELPERS).await;
         // A helper that is stuck in the kernel is no reason to leave what can be removed.
-        let cgroup = self.cgroup(&stored);
-        let cleared = mounts::remove_dir(&runc_dir(&stored)).and_then(|()| {
+        let cgroup = self.hierarchy.group(&layout::container_cgroup(&podman_id));
+        let cleared = mounts::remove_dir(&runc_dir(&podman_id)).and_then(|()| {
             cgroup.remove().map_err(|source| EngineError::Io {
                 what: format!("removing {}", cgroup.path().display()),
                 source,
             })
         });
-        self.unmark_frozen(&stored)?;
+        self.unmark_frozen(&podman_id)?;
         self.unmark(id)?;
-        ended.and(cleared)
+        ended.and(cleared)?;
+        remove_file(&note)
     }
+
+    async fn remove_from_podman(&self, stored: &Stored, name: &str) -> Result<(), EngineError> {
+        self.cgroup(stored).empty(EMPTY).await?;
+        self.disarm_source(stored.id, name).await?;
+        // podman removes these directories itself, through whatever is mounted in them; what
+        // else is mounted there (shm) is podman's own to unmount.
+        mounts::detach(&self.userdata(stored), mounts::is_crius)?;
+        mounts::detach(&self.userdata(stored).join("checkpoint"), |_| true)?;
+        mounts::detach(&runc_dir(&stored.podman_id), |_| true)?;
+        let what = || format!("removing container {name}");
+        let path = format!("containers/{}?force=true&v=true&timeout=0", stored.podman_id);
+        match tokio::time::timeout(REMOVE, self.libpod.call(Method::DELETE, &path)).await {
+            Err(_) => Err(EngineError::Deadline { what: what(), seconds: REMOVE.as_secs() }),
+            Ok(answer) => match answer? {
+                Err(refusal) if refusal.status != StatusCode::NOT_FOUND => {
+                    Err(refusal.into_error(what()))
+                }
+                _ => Ok(()),
+            },
+        }
+    }
+}
+
+/// What the file says; `None` where there is none.
+fn read(file: &Path) -> Result<Option<String>, EngineError> {
+    match fs::read_to_string(file) {
+        Err(source) if source.kind() != io::ErrorKind::NotFound => {
+            Err(EngineError::Io { what: format!("reading {}", file.display()), source })
+        }
+        text => Ok(text.ok()),
+    }
+}
+
+/// Writes a small file and the directory that it lies in.
+pub(super) fn write(file: &Path, text: &str) -> Result<(), EngineError> {
+    let dir = file.parent().map_or(Ok(()), fs::create_dir_all);
+    dir.and_then(|()| fs::write(file, text))
+        .map_err(|source| EngineError::Io { what: format!("writing {}", file.display()), source })
 }
 
 /// Removes a file; absent is success.
@@ -78,6 +103,6 @@ pub(super) fn remove_file(file: &Path) -> Result<(), EngineError> {
 }
 
 /// runc's own directory for the container, which a runc that was killed leaves.
-fn runc_dir(stored: &Stored) -> PathBuf {
-    Path::new("/run/runc").join(&stored.podman_id)
+fn runc_dir(podman_id: &str) -> PathBuf {
+    Path::new("/run/runc").join(podman_id)
 }

@@ -14,7 +14,7 @@ use godwit_proto::container::{ContainerSpec, Execution, Mode};
 
 use super::containers::Stored;
 use super::podman::Podman;
-use super::{EngineError, cold, mounts, removal};
+use super::{EngineError, cold, dumper, mounts, removal};
 
 /// How long the kernel may take to freeze or thaw every task.
 const SETTLE: Duration = Duration::from_secs(10);
@@ -99,9 +99,11 @@ impl Podman {
         }
         self.disarm_source(spec.id, spec.name.as_str()).await?;
         let stored = self.must_find(spec, "thawing")?;
+        // Of a service that died: it would freeze what is thawed now.
+        dumper::ended(&self.cgroup(&stored)).await?;
         match self.execution(&stored)? {
             Execution::Running | Execution::Frozen => {
-                self.unmark_frozen(&stored)?;
+                self.unmark_frozen(&stored.podman_id)?;
                 self.cgroup(&stored).settle(false, SETTLE).await?;
                 self.clear_dump(&stored)
             }

@@ -30,6 +30,7 @@ use tokio::sync::Mutex;
 
 use super::EngineError;
 use super::containers::Stored;
+use super::dumper::DUMP;
 use super::late::{Before, Frozen};
 use super::podman::Podman;
 use super::source::{with_cause, wrong};
@@ -43,8 +44,6 @@ pub(super) const DESCRIPTORS: &str = "descriptors.json";
 
 /// How long runc may take until it calls criu, and to end after it.
 const RUNC: Duration = Duration::from_secs(20);
-/// How long criu may take to dump. A container of 100 GB needs a minute.
-const DUMP: Duration = Duration::from_secs(600);
 /// How often it is looked whether pages have come.
 const GROWTH: Duration = Duration::from_millis(1);
 /// Pages go on once there are so many of them, or the dump is over.

@@ -1,7 +1,7 @@
 //! The target's end of a hand-over: restore to the gate, open it.
 
 use std::path::Path;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use godwit_proto::container::{ContainerSpec, Execution, Mode};
@@ -39,6 +39,8 @@ enum OpenError {
 pub(super) struct Staged {
     pub(super) attended: Attended,
     pub(super) restore: JoinHandle<Answer>,
+    /// When the restore began.
+    pub(super) since: Instant,
 }
 
 impl Podman {
@@ -78,22 +80,12 @@ impl Podman {
             }
             return cold::unpack(&stored, &self.graphroot, file).await;
         }
-        if let Some(stored) = self.find(spec.id)? {
-            match self.execution(&stored)? {
-                Execution::Gated if self.staged().contains_key(&spec.id) => return Ok(()),
-                Execution::Absent | Execution::Gated => {
-                    self.remove(spec.id, spec.name.as_str()).await?;
-                }
-                Execution::Running | Execution::Frozen => {
-                    return Err(wrong(
-                        spec,
-                        "staging",
-                        "a copy of it runs or is frozen on this node",
-                    ));
-                }
-            }
+        if self.is_staged(spec)? {
+            return Ok(());
         }
+        self.clear_the_way(spec, "staging").await?;
         self.mark(spec.id)?;
+        let since = Instant::now();
         let expected = self.gate.expect_restore(spec.id, false);
         let (libpod, file) = (self.libpod.clone(), file.to_owned());
         let mut restore = tokio::spawn(async move {
@@ -115,10 +107,41 @@ impl Podman {
         };
         match staged {
             Ok(attended) => {
-                self.staged().insert(spec.id, Staged { attended, restore });
+                self.staged().insert(spec.id, Staged { attended, restore, since });
                 Ok(())
             }
             Err(error) => Err(self.blame(spec, "restoring", restore, error).await),
+        }
+    }
+
+    /// True where a copy waits at the gate for this agent's word, and podman for the copy.
+    pub(super) fn is_staged(&self, spec: &ContainerSpec) -> Result<bool, EngineError> {
+        let is_good = |staged: &Staged| self.is_good(staged.since, &staged.restore);
+        let waits = self.staged().get(&spec.id).is_some_and(is_good);
+        let stored = if waits { self.find(spec.id)? } else { None };
+        stored.map_or(Ok(false), |stored| Ok(self.execution(&stored)? == Execution::Gated))
+    }
+
+    /// True while podman has a restore's patience, and some to spare.
+    pub(super) fn is_good(&self, since: Instant, restore: &JoinHandle<Answer>) -> bool {
+        since.elapsed() < self.config.good_for && !restore.is_finished()
+    }
+
+    /// Removes what an earlier attempt left; refused where that may run.
+    pub(super) async fn clear_the_way(
+        &self,
+        spec: &ContainerSpec,
+        step: &str,
+    ) -> Result<(), EngineError> {
+        let execution = match self.find(spec.id)? {
+            Some(stored) => self.execution(&stored)?,
+            None => Execution::Absent,
+        };
+        match execution {
+            Execution::Absent | Execution::Gated => self.remove(spec.id, spec.name.as_str()).await,
+            Execution::Running | Execution::Frozen => {
+                Err(wrong(spec, step, "a copy of it runs or is frozen on this node"))
+            }
         }
     }
 
@@ -136,7 +159,7 @@ impl Podman {
             return Ok(());
         }
         let staged = self.staged().remove(&spec.id);
-        let Some(Staged { attended, mut restore }) = staged else {
+        let Some(Staged { attended, mut restore, .. }) = staged else {
             let stored = self.must_find(spec, "opening")?;
             return match self.execution(&stored)? {
                 Execution::Running => Ok(()),
@@ -176,7 +199,7 @@ impl Podman {
     /// Refuses what is at the gate and waits until podman has noticed; nothing there is success.
     pub(super) async fn refuse(&self, id: ContainerId) {
         let staged = self.staged().remove(&id);
-        if let Some(Staged { attended, restore }) = staged {
+        if let Some(Staged { attended, restore, .. }) = staged {
             drop(attended);
             let _podman_hangs = tokio::time::timeout(OPEN, restore).await;
         }

@@ -13,7 +13,7 @@ use std::fs;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
-use godwit_proto::container::{ContainerSpec, Execution};
+use godwit_proto::container::ContainerSpec;
 use godwit_proto::id::ContainerId;
 use godwit_proto::timeline::Moment;
 use tokio::task::JoinHandle;
@@ -29,8 +29,6 @@ use crate::moments::Noted;
 
 /// How long podman may take until criu waits.
 const ARM: Duration = Duration::from_secs(30);
-/// How long an armed restore is good for: podman's own patience is 240 s.
-const GOOD: Duration = Duration::from_secs(180);
 /// How long criu may take to rebuild the processes.
 const STAGE: Duration = Duration::from_secs(50);
 /// podman looks whether the image directory has one before it begins.
@@ -40,8 +38,8 @@ const INVENTORY: &str = "inventory.img";
 #[derive(Debug)]
 pub(super) struct ArmedTarget {
     attended: Attended,
-    restore: JoinHandle<Answer>,
-    since: Instant,
+    pub(super) restore: JoinHandle<Answer>,
+    pub(super) since: Instant,
 }
 
 impl Podman {
@@ -52,17 +50,7 @@ impl Podman {
         images: &Path,
         metadata: &Path,
     ) -> Result<(), EngineError> {
-        if let Some(stored) = self.find(spec.id)? {
-            match self.execution(&stored)? {
-                Execution::Absent | Execution::Gated => {
-                    self.remove(spec.id, spec.name.as_str()).await?
-                }
-                Execution::Running | Execution::Frozen => {
-                    let why = "a copy of it runs or is frozen on this node";
-                    return Err(wrong(spec, "arming", why));
-                }
-            }
-        }
+        self.clear_the_way(spec, "arming").await?;
         self.mark(spec.id)?;
         let descriptors = images.join(DESCRIPTORS);
         fs::copy(metadata.join(DESCRIPTORS), &descriptors)
@@ -103,20 +91,16 @@ impl Podman {
         metadata: &Path,
         noted: &Noted,
     ) -> Result<(), EngineError> {
-        if self.staged().contains_key(&spec.id) {
-            let stored = self.must_find(spec, "staging")?;
-            if self.execution(&stored)? == Execution::Gated {
-                return Ok(());
-            }
+        if self.is_staged(spec)? {
+            return Ok(());
         }
-        let is_good =
-            |armed: &ArmedTarget| armed.since.elapsed() < GOOD && !armed.restore.is_finished();
+        let is_good = |armed: &ArmedTarget| self.is_good(armed.since, &armed.restore);
         let mut waiting = self.waiting().remove(&spec.id).filter(is_good);
         if waiting.is_none() {
             self.arm_target(spec, images, metadata).await?;
             waiting = self.waiting().remove(&spec.id);
         }
-        let Some(ArmedTarget { attended, restore, .. }) = waiting else {
+        let Some(ArmedTarget { attended, restore, since }) = waiting else {
             return Err(wrong(spec, "staging", "it was disarmed meanwhile"));
         };
         let stored = self.must_find(spec, "staging")?;
@@ -134,7 +118,7 @@ impl Podman {
         match tokio::time::timeout(STAGE, staged).await {
             Ok(Ok(())) => {
                 noted.note(Moment::Staged);
-                self.staged().insert(spec.id, Staged { attended, restore });
+                self.staged().insert(spec.id, Staged { attended, restore, since });
                 Ok(())
             }
             Ok(Err(error)) => {

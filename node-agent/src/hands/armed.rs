@@ -10,14 +10,16 @@ use std::fs::File;
 use std::ops::Range;
 use std::path::Path;
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
 
-use godwit_bus::stream::{Archive, ReceiveOptions, manifest_digest};
+use godwit_bus::stream::{Archive, Progress as StreamProgress, ReceiveOptions, manifest_digest};
 use godwit_proto::frame::Step;
 use godwit_proto::id::{ContainerId, Digest, Epoch};
 use godwit_proto::migration::{Arming, Record};
 use godwit_proto::stream::StreamId;
 use godwit_proto::timeline::Moment;
 use godwit_proto::topic::Peer;
+use tokio::sync::watch;
 
 use super::calls::watched;
 use super::{CallError, Tools, arrived};
@@ -30,6 +32,12 @@ use crate::network::{Held, Port};
 const EXPECTED: &str = "expected-bytes";
 /// What of an archive must survive the agent, in the directory that it is of.
 const LAYOUT: &str = "layout";
+
+/// podman answers no question about a container whose restore waits, and `podman ps` asks about
+/// all: what will be on its way for longer than this is armed only when so much of it is left.
+const BLOCKED: Duration = Duration::from_millis(400);
+/// What is expected to be on its way for no longer, where nobody limits its rate.
+const SMALL_BYTES: u64 = 32 << 20;
 
 /// Where images are received, in the directory that they belong into.
 const INCOMING: &str = "incoming";
@@ -137,12 +145,49 @@ pub(super) async fn prepare<E: Engine>(tools: &Tools<E>, record: &Record) -> Res
         arrived::note(&metadata, tools.boot, manifest_digest(&received.manifest)).await?;
     }
     let images = tools.images.path(container, epoch);
+    let expected = expected_bytes(&metadata);
     // After a restart of the agent it may hold some of the images already.
     if !images.exists() {
-        let expected = std::fs::read_to_string(metadata.join(EXPECTED)).unwrap_or_default();
-        tools.images.make(container, epoch, expected.trim().parse().unwrap_or(0))?;
+        tools.images.make(container, epoch, expected)?;
     }
-    Ok(tools.engine.await_images(&record.spec, &images, &metadata).await?)
+    let rate = record.bwlimit.unwrap_or(u64::MAX);
+    if expected <= SMALL_BYTES && expected <= in_time(rate) {
+        tools.engine.await_images(&record.spec, &images, &metadata).await?;
+    }
+    Ok(())
+}
+
+/// What the source said that it has in memory.
+fn expected_bytes(metadata: &Path) -> u64 {
+    let said = std::fs::read_to_string(metadata.join(EXPECTED)).unwrap_or_default();
+    said.trim().parse().unwrap_or(0)
+}
+
+/// How many bytes come at that rate per second while podman may be blocked.
+fn in_time(rate: u64) -> u64 {
+    let bytes = u128::from(rate) * BLOCKED.as_millis() / 1000;
+    u64::try_from(bytes).unwrap_or(u64::MAX)
+}
+
+/// Target: arms as soon as little enough is left, unless it is armed or the transfer is over.
+async fn arm_in_time<E: Engine>(
+    tools: &Tools<E>,
+    record: &Record,
+    images: &Path,
+    mut progress: watch::Receiver<StreamProgress>,
+) -> Result<(), CallError> {
+    if tools.engine.awaits_images(&record.spec) {
+        return Ok(());
+    }
+    let metadata = tools.metadata(record.spec.id, record.epoch);
+    let expected = expected_bytes(&metadata);
+    let is_near =
+        |at: &StreamProgress| at.rate > 0 && expected.saturating_sub(at.bytes) <= in_time(at.rate);
+    if progress.wait_for(is_near).await.is_err() {
+        // Whoever stages arms.
+        return Ok(());
+    }
+    Ok(tools.engine.await_images(&record.spec, images, &metadata).await?)
 }
 
 /// Target: the images, verified whole. With the first of them the source is known to be
@@ -164,7 +209,7 @@ pub(super) async fn fetch<E: Engine>(
     // The directory that criu waits on must stay the same one.
     let incoming = images.join(INCOMING);
     let transfer = tools.streams.receive_archive(stream, from.into(), incoming.clone(), options);
-    let mut progress = transfer.progress();
+    let (mut progress, nearing) = (transfer.progress(), transfer.progress());
     let first_byte = async {
         let has_come = progress.wait_for(|at| at.bytes > 0).await.is_ok();
         // Where none came the transfer has failed, and says so itself.
@@ -174,11 +219,16 @@ pub(super) async fn fetch<E: Engine>(
         noted.note(Moment::FirstByte);
         claim(tools, record).await
     };
-    let (received, claimed) =
-        tokio::join!(watched(tools, record, transfer, Step::Transferring), first_byte);
+    let received = async {
+        let digest = watched(tools, record, transfer, Step::Transferring).await?;
+        noted.note(Moment::LastByte);
+        Ok::<_, CallError>(digest)
+    };
+    let armed = arm_in_time(tools, record, &images, nearing);
+    let (received, claimed, armed) = tokio::join!(received, first_byte, armed);
     let digest = received?;
-    noted.note(Moment::LastByte);
     claimed?;
+    armed?;
     move_up(&incoming, &images).map_err(|source| failed("moving", &incoming, source))?;
     arrived::note(&images, tools.boot, digest).await?;
     Ok(digest)
@@ -207,6 +257,10 @@ pub(super) async fn open<E: Engine>(
     noted: &Noted,
 ) -> Result<(), CallError> {
     let spec = &record.spec;
+    if tools.engine.is_stale(spec) {
+        tracing::warn!(container = %spec.id, "the verdict came late: the copy is built again");
+        stage(tools, record, noted).await?;
+    }
     tools.begin(record, Step::Opening);
     let claim = tools.claims().remove(&spec.id);
     let runs = || {

@@ -57,7 +57,11 @@ async fn do_it<E: Engine>(
             tools.network.attach(spec.id, &spec.address).await?;
             tools.engine.start(spec).await?;
         }
-        Call::Stop => tools.engine.stop(spec, grace_seconds(record)).await?,
+        Call::Stop => {
+            tools.engine.stop(spec, grace_seconds(record)).await?;
+            // Of a move that was armed and is none any more.
+            armed::forget(tools, spec.id, None).await?;
+        }
         Call::Arm(arming) if arming.plan.mode == Mode::Live => {
             armed::arm(tools, record, arming, noted).await?;
         }
@@ -81,17 +85,12 @@ async fn do_it<E: Engine>(
         }
         Call::Fetch => return fetch(tools, record, noted).await.map(Outcome::Image),
         Call::Stage if is_armed => armed::stage(tools, record, noted).await?,
-        Call::Stage => {
-            tools.begin(record, Step::Staging);
-            // After an opening that failed it is attached.
-            tools.network.cut(spec.id).await?;
-            let file = tools.checkpoint(spec.id, record.epoch);
-            noted.note(Moment::Restoring);
-            tools.engine.stage(spec, record.mode, &file).await?;
-            noted.note(Moment::Staged);
-        }
+        Call::Stage => stage(tools, record, noted).await?,
         Call::Open if is_armed => armed::open(tools, record, noted).await?,
         Call::Open => {
+            if tools.engine.is_stale(spec) {
+                stage(tools, record, noted).await?;
+            }
             tools.begin(record, Step::Opening);
             // First: what it sends in its first moment must not wait for an answer to an ARP
             // request that nobody heard.
@@ -122,6 +121,23 @@ async fn do_it<E: Engine>(
         }
     }
     Ok(Outcome::Done)
+}
+
+/// Target: to the gate, the plain way.
+async fn stage<E: Engine>(
+    tools: &Tools<E>,
+    record: &Record,
+    noted: &Noted,
+) -> Result<(), CallError> {
+    let spec = &record.spec;
+    tools.begin(record, Step::Staging);
+    // After an opening that failed it is attached.
+    tools.network.cut(spec.id).await?;
+    let file = tools.checkpoint(spec.id, record.epoch);
+    noted.note(Moment::Restoring);
+    tools.engine.stage(spec, record.mode, &file).await?;
+    noted.note(Moment::Staged);
+    Ok(())
 }
 
 /// The grace of a stop in the engine's unit; never shorter than what was asked for.

@@ -3,10 +3,7 @@
 use std::collections::BTreeMap;
 
 use godwit_agent::engine::Engine;
-use godwit_agent::moments::Noted;
 use godwit_proto::container::{Execution, Mode};
-use nix::sys::signal::{Signal, kill};
-use nix::unistd::Pid;
 
 use super::host::{Host, Sent, images, nothing_is_left, podman, processes, until};
 use super::in_a_host;
@@ -91,49 +88,6 @@ fn every_byte_of_the_images_is_sent_once() {
         assert!(written.contains_key("pages-1.img"), "{written:?}");
         assert_eq!(sent.files(), written);
         host.stage().await;
-        host.open().await;
-        host.down().await;
-    });
-}
-
-#[test]
-fn a_source_that_was_armed_by_a_dead_service_runs_on_and_arms_again() {
-    in_a_host(async {
-        let mut host = Host::running(Mode::Live).await;
-        host.arm().await;
-        let service = host.engine.service_pid().expect("pid");
-        kill(Pid::from_raw(service.cast_signed()), Signal::SIGKILL).expect("kill");
-        until("new service", || host.engine.service_pid().is_some_and(|pid| pid != service)).await;
-        host.engine.ready().await.expect("ready");
-        host.until_ticks_pass(20).await;
-        host.engine.freeze(&host.spec, Mode::Live).await.expect("freeze");
-        let (images, noted) = (images(&host.spec), Noted::default());
-        let dumped = host.engine.dump_armed(&host.spec, &images, &Sent::default(), &noted).await;
-        assert!(dumped.is_err(), "nobody was there to dump it");
-        host.engine.thaw(&host.spec, Mode::Live).await.expect("thaw");
-        host.goes_on().await;
-        host.dump().await;
-        host.stage().await;
-        host.open().await;
-        host.down().await;
-    });
-}
-
-#[test]
-fn a_target_that_was_armed_is_armed_anew_when_its_service_died() {
-    in_a_host(async {
-        let (mut host, at_freeze) = Host::dumped(Mode::Live).await;
-        host.become_target().await;
-        let (images, metadata) = (images(&host.spec), super::host::metadata(&host.spec));
-        host.engine.await_images(&host.spec, &images, &metadata).await.expect("arm");
-        let service = host.engine.service_pid().expect("pid");
-        kill(Pid::from_raw(service.cast_signed()), Signal::SIGKILL).expect("kill");
-        until("new service", || host.engine.service_pid().is_some_and(|pid| pid != service)).await;
-        host.engine.ready().await.expect("ready");
-        let noted = Noted::default();
-        let staged = host.engine.stage_armed(&host.spec, &images, &metadata, &noted).await;
-        staged.expect("staged all the same");
-        assert_eq!(host.ticks().len(), at_freeze);
         host.open().await;
         host.down().await;
     });

@@ -18,7 +18,7 @@ while [ -e /run/criu-waits ]; do sleep 0.05; done
 ";
 
 /// Runs the dump until criu is in the midst of it.
-async fn dump_until_seized(host: &Host) {
+pub(super) async fn dump_until_seized(host: &Host) {
     std::fs::write("/run/hook", HOOK).expect("write");
     let all = std::os::unix::fs::PermissionsExt::from_mode(0o755);
     std::fs::set_permissions("/run/hook", all).expect("chmod");
@@ -40,13 +40,18 @@ async fn dump_until_seized(host: &Host) {
     assert_eq!(asked.trim(), "0", "criu no longer thaws what it dumps: this test shows nothing");
 }
 
+/// Lets the dump, or what is left of it, go on; the next one waits for nothing.
+pub(super) fn let_criu_go_on() {
+    for file in ["/run/criu-waits", "/etc/criu/runc.conf", "/run/criu-has-seized"] {
+        std::fs::remove_file(file).expect("remove");
+    }
+}
+
 /// It has not run since, and goes on once it is thawed.
 async fn is_frozen_still(host: Host, at_freeze: usize) {
     assert_eq!(host.execution().await, Some(Execution::Frozen));
     assert_eq!(host.ticks().len(), at_freeze, "it ran after the dump had died");
-    for file in ["/etc/criu/runc.conf", "/run/criu-has-seized"] {
-        std::fs::remove_file(file).expect("remove");
-    }
+    let_criu_go_on();
     host.engine.thaw(&host.spec, host.mode).await.expect("thaw");
     host.goes_on().await;
     host.down().await;

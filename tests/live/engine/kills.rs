@@ -6,57 +6,17 @@ use std::process::{Command, Stdio};
 
 use godwit_agent::engine::{Engine, Podman};
 use godwit_proto::container::{ContainerSpec, Execution, Mode};
-use nix::errno::Errno;
-use nix::sys::signal::{Signal, kill};
-use nix::unistd::Pid;
 
 use super::host::{
     Host, Process, config, log, nothing_is_left, podman_id, processes, stage, until,
 };
 use super::in_a_host;
+use super::victims::{Victim, kill_all, ones_and_pairs, until_it_is_dead};
 
 /// Where the agent that is to be killed says that it has staged.
 const STAGED: &str = "/run/godwit-test-staged";
 /// Tells it which container.
 const SPEC: &str = "GODWIT_TEST_SPEC";
-
-/// Who there is to kill.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Victim {
-    Service,
-    Conmon,
-    Runc,
-    Criu,
-    Proxy,
-}
-
-impl Victim {
-    const ALL: [Self; 5] = [Self::Service, Self::Conmon, Self::Runc, Self::Criu, Self::Proxy];
-
-    fn is(self, process: &Process, podman_id: &str) -> bool {
-        let ours = process.command.contains(podman_id);
-        match self {
-            Self::Service => process.command.contains("unix:///run/godwit-test/podman.sock"),
-            Self::Conmon => process.name == "conmon" && ours,
-            Self::Runc => process.name.starts_with("runc") && ours,
-            Self::Criu => process.name == "criu",
-            Self::Proxy => process.name == "criu-gate",
-        }
-    }
-}
-
-fn kill_all(victims: &[Victim], podman_id: &str) {
-    let before = processes();
-    for victim in victims {
-        let found: Vec<_> = before.iter().filter(|p| victim.is(p, podman_id)).collect();
-        assert!(!found.is_empty(), "{victim:?} is not there while the copy is gated");
-        for process in found {
-            let killed = kill(Pid::from_raw(process.pid), Signal::SIGKILL);
-            // It may have died of the one that was killed before it.
-            assert!(matches!(killed, Ok(()) | Err(Errno::ESRCH)), "{killed:?}");
-        }
-    }
-}
 
 /// Clears up, and brings the same image to the gate.
 async fn is_staged_anew(host: &mut Host, at_freeze: usize) {
@@ -74,14 +34,6 @@ async fn recovers(mut host: Host, at_freeze: usize) {
     is_staged_anew(&mut host, at_freeze).await;
     host.open().await;
     host.down().await;
-}
-
-/// Waits until no process of the copy is left.
-async fn until_it_is_dead(podman_id: &str) {
-    let events = format!("/sys/fs/cgroup/libpod_parent/libpod-{podman_id}/cgroup.events");
-    let is_empty =
-        || std::fs::read_to_string(&events).map_or(true, |text| text.contains("populated 0"));
-    until("end of the copy", is_empty).await;
 }
 
 async fn copy_dies_with(victim: Victim) {
@@ -121,11 +73,9 @@ fn the_copy_dies_with_the_proxy() {
 fn the_copy_dies_with_any_two_of_them() {
     in_a_host(async {
         let (mut host, at_freeze) = Host::staged(Mode::Live).await;
-        for (at, first) in Victim::ALL.iter().enumerate() {
-            for second in &Victim::ALL[at + 1..] {
-                kill_all(&[*first, *second], &host.podman_id().expect("id"));
-                is_staged_anew(&mut host, at_freeze).await;
-            }
+        for victims in ones_and_pairs(&Victim::ALL).into_iter().filter(|some| some.len() == 2) {
+            kill_all(&victims, &host.podman_id().expect("id"));
+            is_staged_anew(&mut host, at_freeze).await;
         }
         host.open().await;
         host.down().await;

@@ -3,7 +3,7 @@
 use godwit_agent::engine::{Engine, EngineError, Podman};
 use godwit_proto::container::{Execution, Mode};
 
-use super::host::{Host, config, processes, until};
+use super::host::{Host, config, nothing_is_left, processes, until};
 use super::in_a_host;
 
 #[test]
@@ -130,6 +130,35 @@ fn a_limit_that_the_node_cannot_keep_is_said() {
             }
             Err(other) => panic!("{other}"),
         }
+        host.down().await;
+    });
+}
+
+#[test]
+fn a_removal_that_was_cut_short_is_finished_by_the_next() {
+    in_a_host(async {
+        let mut host = Host::running(Mode::Plain).await;
+        let id = host.podman_id().expect("id");
+        // Removal waits for the container's helpers when podman has forgotten it already.
+        let dir = tempfile::tempdir().expect("tempdir");
+        let runc = dir.path().join("runc");
+        std::fs::copy("/bin/sh", &runc).expect("copy");
+        let mut helper = std::process::Command::new(runc);
+        let helper = helper.args(["-c", "read line", &id]).stdin(std::process::Stdio::piped());
+        let mut helper = helper.spawn().expect("spawn");
+        tokio::select! {
+            done = host.engine.destroy(&host.spec) => panic!("it did not wait: {done:?}"),
+            () = until("end of podman's record", || host.podman_id().is_none()) => {}
+        }
+        drop(host.engine);
+        helper.kill().and_then(|()| helper.wait()).expect("end");
+        let group = format!("/sys/fs/cgroup/libpod_parent/libpod-{id}");
+        for left in [&group, &format!("/run/runc/{id}")] {
+            std::fs::create_dir_all(left).expect("mkdir");
+        }
+        host.engine = Podman::start(config()).await.expect("start again");
+        host.engine.destroy(&host.spec).await.expect("destroy");
+        nothing_is_left(&id).await;
         host.down().await;
     });
 }

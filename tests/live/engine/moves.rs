@@ -1,10 +1,12 @@
 //! The hand-over, step by step, with the ticks as witness.
 
-use godwit_agent::engine::{Engine, Podman};
+use std::time::Duration;
+
+use godwit_agent::engine::{Engine, EngineConfig, Podman};
 use godwit_agent::moments::Noted;
 use godwit_proto::container::{Execution, Mode};
 
-use super::host::{Host, config, nothing_is_left, until};
+use super::host::{Host, config, nothing_is_left, podman, until};
 use super::in_a_host;
 
 #[test]
@@ -141,5 +143,32 @@ fn a_cold_move_takes_the_files_along() {
         host.engine.open(&host.spec, Mode::Cold, &Noted::default(), || {}).await.expect("open");
         until("tick 2", || host.ticks() == [1, 2]).await;
         host.down().await;
+    });
+}
+
+/// podman gives a restore up 240 s after it began, and knows nothing of what is let go after that.
+/// The copy waits GODWIT_GATED_SECONDS (0) at a gate that counts as given up at once.
+#[test]
+fn a_copy_that_waited_too_long_at_the_gate_is_built_again_before_it_is_opened() {
+    in_a_host(async {
+        for mode in [Mode::Plain, Mode::Live] {
+            let (mut host, at_freeze) = Host::dumped(mode).await;
+            drop(host.engine);
+            let good_for = Duration::ZERO;
+            let config = EngineConfig { good_for, ..config() };
+            host.engine = Podman::start(config).await.expect("start again");
+            host.stage().await;
+            let seconds = std::env::var("GODWIT_GATED_SECONDS").unwrap_or_default();
+            tokio::time::sleep(Duration::from_secs(seconds.parse().unwrap_or(0))).await;
+            assert!(host.engine.is_stale(&host.spec));
+            host.stage_again().await;
+            assert_eq!(host.execution().await, Some(Execution::Gated));
+            assert_eq!(host.ticks().len(), at_freeze);
+            host.open().await;
+            let id = host.podman_id().expect("id");
+            let status = podman(&["inspect", "-f", "{{.State.Status}}", &id]);
+            assert_eq!(status, "running", "podman knows it");
+            host.down().await;
+        }
     });
 }
