@@ -25,7 +25,8 @@ fn an_armed_source_runs_on_whoever_of_them_is_killed() {
     in_a_host(async {
         let mut host = Host::running(Mode::Live).await;
         for victims in ones_and_pairs(&OF_A_SOURCE) {
-            eprintln!("killing {victims:?}");
+            // At a level that is shown without RUST_LOG.
+            tracing::error!(?victims, "killing");
             host.arm().await;
             kill_all(&victims, &host.podman_id().expect("id"));
             host.engine.ready().await.expect("ready");
@@ -48,7 +49,8 @@ fn a_source_in_its_dump_goes_on_whoever_of_them_is_killed() {
     in_a_host(async {
         let mut host = Host::running(Mode::Live).await;
         for victims in ones_and_pairs(&OF_A_SOURCE) {
-            eprintln!("killing {victims:?}");
+            // At a level that is shown without RUST_LOG.
+            tracing::error!(?victims, "killing");
             dump_until_seized(&host).await;
             kill_all(&victims, &host.podman_id().expect("id"));
             let_criu_go_on();
@@ -66,7 +68,8 @@ fn an_armed_target_is_armed_anew_whoever_of_them_is_killed() {
     in_a_host(async {
         let (mut host, at_freeze) = Host::dumped(Mode::Live).await;
         for victims in ones_and_pairs(&Victim::ALL) {
-            eprintln!("killing {victims:?}");
+            // At a level that is shown without RUST_LOG.
+            tracing::error!(?victims, "killing");
             host.become_target().await;
             let (images, metadata) = (images(&host.spec), metadata(&host.spec));
             host.engine.await_images(&host.spec, &images, &metadata).await.expect("arm");
