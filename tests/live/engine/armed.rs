@@ -92,3 +92,21 @@ fn every_byte_of_the_images_is_sent_once() {
         host.down().await;
     });
 }
+
+#[test]
+fn one_that_forks_wildly_between_arming_and_freeze_moves_whole() {
+    in_a_host(async {
+        let mut host = Host::running(Mode::Live).await;
+        host.arm().await;
+        let before = processes().len();
+        exec(&host, "touch /storm");
+        until("storm of processes", || processes().len() > before + 20).await;
+        host.freeze_and_dump(&Sent::default()).await;
+        host.stage().await;
+        host.open().await;
+        exec(&host, "rm /storm");
+        until("end of the storm", || processes().len() < before + 5).await;
+        host.goes_on().await;
+        host.down().await;
+    });
+}

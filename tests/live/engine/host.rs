@@ -18,9 +18,10 @@ use godwit_tests::program;
 /// How long anything that is awaited may take.
 const PATIENCE: Duration = Duration::from_secs(30);
 const IMAGE: &str = "localhost/godwit-test:1";
-/// Listens on a socket and counts, each number once.
-const WORKLOAD: &str =
-    "nc -ll -p 7000 -e cat & i=0; while :; do i=$((i+1)); echo tick $i; usleep 5000; done";
+/// Listens on a socket and counts, each number once. While there is a file `/storm` it forks
+/// wildly beside that: some forty processes that come and go.
+const WORKLOAD: &str = "nc -ll -p 7000 -e cat & i=0; while :; do i=$((i+1)); echo tick $i; \
+     [ -e /storm ] && { usleep 100000 & usleep 100000 & }; usleep 5000; done";
 
 pub(crate) struct Host {
     pub(crate) engine: Podman,
