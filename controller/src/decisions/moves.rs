@@ -103,7 +103,7 @@ impl Clock {
             (stored.reason, stored.remedy) = (phase == "in-doubt").then(|| doubt(row)).unzip();
         }
         if row.is_settled && stored.ended.is_none() {
-            self.conclude(stored, row);
+            conclude(stored, row);
         }
     }
 
@@ -140,58 +140,55 @@ impl Clock {
             stored.phases.push(PhaseMark { phase: phase.into(), started, ms: None });
         }
     }
+}
 
-    fn conclude(&self, stored: &mut AttemptRow, row: &Row) {
-        stored.ended = Some(Timestamp::now());
-        let cause = row.ruling.map(|ruling| ruling.cause);
-        let outcome = match (row.side(), cause) {
-            // It ended by itself: nothing of the move had touched it.
-            (_, Some(Cause::MemoryLost)) if !was_frozen(stored) && row.fenced.is_empty() => {
-                "aborted"
-            }
-            (_, Some(Cause::MemoryLost)) => "lost",
-            (_, Some(Cause::RolledBack)) => "rolled-back",
-            (Some(End::Target), Some(Cause::Salvaged)) => "salvaged",
-            (Some(End::Target), _) => "moved",
-            (_, Some(Cause::Returned)) => "returned",
-            _ if row.cancelled.as_deref() == Some(CANCELLED) => "cancelled",
-            _ => "aborted",
-        };
-        stored.outcome = Some(outcome.into());
-        (stored.reason, stored.remedy) = (None, None);
-        if outcome == "moved" {
-            return;
-        }
-        let said = match outcome {
-            "cancelled" => row.cancelled.clone(),
-            _ => row.reason.clone().or_else(|| row.cancelled.clone()),
-        };
-        stored.reason =
-            Some(said.unwrap_or_else(|| "the controller restarted in the middle".into()));
-        let (holder, name) = (row.holder(), &row.spec.name);
-        if outcome == "aborted" && cause == Some(Cause::MemoryLost) {
-            stored.reason = Some(format!("it ended on `{holder}` before it was frozen"));
-            stored.remedy =
-                Some(format!("`godwit logs {name}` may say why; `godwit start {name}`"));
-            return;
-        }
-        stored.remedy = Some(match outcome {
-            "lost" if row.end(holder).is_some_and(|end| row.fenced.contains(&end)) => format!(
-                "its files are on `{holder}`, which was fenced: power it on and `godwit start \
-                 {name}`, or `godwit rm {name}` and run it anew elsewhere"
-            ),
-            "lost" => {
-                format!("both copies are gone; its files are on `{holder}`: `godwit start {name}`")
-            }
-            "rolled-back" => format!(
-                "it goes on on `{holder}` from where it was frozen: what it did since is lost"
-            ),
-            "cancelled" => format!("it runs on `{holder}` as before"),
-            _ => {
-                format!("it runs on `{holder}`; mend the cause, then `godwit migrate {name}` again")
-            }
-        });
+/// How a move that is over ended, in words for people.
+pub(super) fn conclude(stored: &mut AttemptRow, row: &Row) {
+    stored.ended = Some(Timestamp::now());
+    let cause = row.ruling.map(|ruling| ruling.cause);
+    let outcome = match (row.side(), cause) {
+        // It ended by itself: nothing of the move had touched it.
+        (_, Some(Cause::MemoryLost)) if !was_frozen(stored) && row.fenced.is_empty() => "aborted",
+        (_, Some(Cause::MemoryLost)) => "lost",
+        (_, Some(Cause::RolledBack)) => "rolled-back",
+        (Some(End::Target), Some(Cause::Salvaged)) => "salvaged",
+        (Some(End::Target), _) => "moved",
+        (_, Some(Cause::Returned)) => "returned",
+        _ if row.cancelled.as_deref() == Some(CANCELLED) => "cancelled",
+        _ => "aborted",
+    };
+    stored.outcome = Some(outcome.into());
+    (stored.reason, stored.remedy) = (None, None);
+    if outcome == "moved" {
+        return;
     }
+    let said = match outcome {
+        "cancelled" => row.cancelled.clone(),
+        _ => row.reason.clone().or_else(|| row.cancelled.clone()),
+    };
+    stored.reason = Some(said.unwrap_or_else(|| "the controller restarted in the middle".into()));
+    let (holder, name) = (row.holder(), &row.spec.name);
+    if outcome == "aborted" && cause == Some(Cause::MemoryLost) {
+        stored.reason = Some(format!("it ended on `{holder}` before it was frozen"));
+        stored.remedy = Some(format!("`godwit logs {name}` may say why; `godwit start {name}`"));
+        return;
+    }
+    stored.remedy = Some(match outcome {
+        "lost" if row.end(holder).is_some_and(|end| row.fenced.contains(&end)) => format!(
+            "its files are on `{holder}`, which was fenced: power it on and `godwit start \
+             {name}`, or `godwit rm {name}` and run it anew elsewhere"
+        ),
+        "lost" => {
+            format!("both copies are gone; its files are on `{holder}`: `godwit start {name}`")
+        }
+        "rolled-back" => {
+            format!("it goes on on `{holder}` from where it was frozen: what it did since is lost")
+        }
+        "cancelled" => format!("it runs on `{holder}` as before"),
+        _ => {
+            format!("it runs on `{holder}`; mend the cause, then `godwit migrate {name}` again")
+        }
+    });
 }
 
 /// Whether the move ever stopped the container.

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 
 use godwit_proto::container::{Address, Limits};
 use godwit_proto::id::{Digest, Epoch, Life, Tenant};
+use godwit_proto::migration::drive::DeskWorld;
 use godwit_proto::migration::{Message, Order, Phase, Report, Role};
 use uuid::Uuid;
 
@@ -248,6 +249,25 @@ fn a_move_from_a_fenced_node_ends_with_the_container_lost_there() {
     assert_eq!(end.outcome.as_deref(), Some("lost"));
     assert!(end.remedy.unwrap().contains("fenced"));
     assert_eq!((stand.state(), stand.row().node), (ContainerState::Lost, node("edge-a")));
+}
+
+#[test]
+fn a_move_is_never_over_without_its_outcome() {
+    let (mut stand, epoch) = Stand::frozen();
+    stand.report("edge-b", epoch, Phase::Staged);
+    stand.report("edge-b", epoch, Phase::Opening);
+    stand.report("edge-b", epoch, Phase::Active);
+    // The controller is killed as soon as the database has the move's end.
+    let mut row = stand.core.desk.attempt(spec().id, epoch).unwrap().row().clone();
+    row.is_settled = true;
+    stand.core.world.persist_row(&row).unwrap();
+    let mut stand = stand.restart();
+    let end = stand.the_move(epoch);
+    assert_eq!((end.settled, end.outcome.as_deref()), (true, Some("moved")));
+    assert!(end.ended.is_some());
+    stand.join();
+    stand.report("edge-b", epoch, Phase::Active);
+    assert_eq!((stand.state(), stand.row().node), (ContainerState::Running, node("edge-b")));
 }
 
 #[test]

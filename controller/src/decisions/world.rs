@@ -126,6 +126,10 @@ impl DeskWorld for World {
         };
         stored.decider = encode(&row);
         stored.settled = row.is_settled;
+        if row.is_settled && stored.ended.is_none() {
+            // With it: who reads meanwhile, and the next life, find how it ended.
+            super::moves::conclude(&mut stored, &row);
+        }
         self.store.save_attempt(&stored)?;
         self.attempts.insert(key, stored);
         self.changed.push(row.clone());
