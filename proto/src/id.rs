@@ -259,7 +259,7 @@ pub struct Life {
     pub incarnation: Uuid,
 }
 
-/// A BLAKE3 digest, 32 bytes.
+/// A digest of something, 32 bytes.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub struct Digest(pub [u8; 32]);
 

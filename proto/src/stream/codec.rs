@@ -9,8 +9,8 @@ use std::time::Duration;
 
 use crate::stream::frame::Codec;
 
-/// One chunk in so many is a trial of another codec.
-const TRIAL_EVERY: u32 = 64;
+/// Two chunks in so many are trials of another codec.
+const TRIAL_EVERY: u32 = 256;
 /// The choice is reconsidered after so many chunks.
 const PERIOD: u32 = 16;
 /// What another codec must gain before it is taken.

@@ -72,7 +72,7 @@ pub struct Manifest {
     pub stream: StreamId,
     /// Its length.
     pub size_bytes: u64,
-    /// BLAKE3 of all its bytes.
+    /// Of all its bytes.
     pub digest: Digest,
 }
 
@@ -183,7 +183,7 @@ pub struct Offer {
     pub version: u64,
     /// Its length, so far or altogether.
     pub extent: Extent,
-    /// BLAKE3 of all its bytes; absent while it grows, or the sender still computes it.
+    /// Of all its bytes; absent while it grows, or the sender still computes it.
     pub digest: Option<Digest>,
 }
 
@@ -238,9 +238,9 @@ pub struct ChunkHeader {
     pub want: u32,
     /// How the bytes behind the header are packed.
     pub codec: Codec,
-    /// Of the unpacked bytes: for a whole block of the stream ([`ChunkHeader::is_block`])
-    /// the chaining value that it has in BLAKE3's tree over the stream, so that both ends
-    /// have the digest of the whole without hashing anything twice; else their BLAKE3.
+    /// Of the unpacked bytes in their place in the stream. Those of its blocks
+    /// ([`ChunkHeader::is_block`]) make the digest of the whole, so that both ends have it
+    /// without hashing anything twice.
     pub digest: Digest,
 }
 

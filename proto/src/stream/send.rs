@@ -4,7 +4,7 @@
 //! says everything.
 
 use crate::stream::extent::Extent;
-use crate::stream::frame::{HELD, Want};
+use crate::stream::frame::{HELD, MAX_CHUNK_BYTES, Want};
 use crate::stream::range::{RangeSet, Span};
 
 /// What one receiver is still to be sent.
@@ -88,7 +88,7 @@ impl Sender {
         let first = self.queue.first()?;
         let max_bytes = u64::from(max_bytes);
         let fit = (first.start / max_bytes).saturating_add(1).saturating_mul(max_bytes);
-        let span = Span::new(first.start, first.end.min(fit).min(self.extent.bytes));
+        let span = Span::new(first.start, first.end.min(fit).min(self.ready()));
         if span.is_empty() {
             return None;
         }
@@ -98,9 +98,18 @@ impl Sender {
         Some(span)
     }
 
-    /// True when the receiver lacks nothing of what there is, and more is to come.
+    /// How far the stream can be sent. While it grows a block that has begun waits to be full: sent in
+    /// pieces it would have to be read and hashed once more. The first does not: the receiver
+    /// is to know that it has begun.
+    fn ready(&self) -> u64 {
+        let Extent { bytes, is_whole } = self.extent;
+        let block = u64::from(MAX_CHUNK_BYTES);
+        if is_whole || bytes < block { bytes } else { bytes - bytes % block }
+    }
+
+    /// True when the receiver lacks nothing that can be sent, and more is to come.
     pub fn is_ahead(&self) -> bool {
-        let end = self.extent.bytes;
+        let end = self.ready();
         let beyond = |span: Span| span.start >= end;
         !self.extent.is_whole && self.sent.is_empty() && self.queue.first().is_none_or(beyond)
     }
@@ -196,6 +205,22 @@ mod tests {
         assert!(!sender.is_ahead(), "it does not know yet that they arrived");
         sender.grow(Extent::whole(5000));
         assert_eq!(drain(&mut sender), [(1500, 2000), (2000, 3000)], "more was not asked for");
+    }
+
+    #[test]
+    fn a_block_that_grows_waits_to_be_full_but_for_the_first() {
+        let block = u64::from(MAX_CHUNK_BYTES);
+        let mut sender = Sender::new(1, Extent::growing(1000));
+        assert!(sender.on_want(&want(9, 1, &[(0, 10 * block, 1)])));
+        let mut drain = |extent| {
+            sender.grow(extent);
+            let spans = std::iter::from_fn(|| sender.take(MAX_CHUNK_BYTES));
+            spans.map(|s| (s.start, s.end)).collect::<Vec<_>>()
+        };
+        assert_eq!(drain(Extent::growing(1000)), [(0, 1000)]);
+        assert_eq!(drain(Extent::growing(2 * block - 1)), [(1000, block)]);
+        assert_eq!(drain(Extent::growing(2 * block + 5)), [(block, 2 * block)]);
+        assert_eq!(drain(Extent::whole(2 * block + 6)), [(2 * block, 2 * block + 6)]);
     }
 
     #[test]

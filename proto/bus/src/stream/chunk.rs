@@ -9,7 +9,7 @@ use godwit_proto::stream::{ChunkHeader, Codec};
 use godwit_proto::wire;
 
 use crate::stream::contents::Contents;
-use crate::stream::tree::block_value;
+use crate::stream::tree::value;
 
 /// The quickest level: what a chunk gains beyond it costs more time than it saves.
 const ZSTD_LEVEL: i32 = 1;
@@ -39,7 +39,7 @@ pub(super) fn pack(
     frame.resize(header_bytes + header.span.len() as usize, 0);
     let raw = &mut frame[header_bytes..];
     contents.read_exact_at(raw, header.span.start)?;
-    header.digest = chunk_digest(&header, raw);
+    header.digest = value(header.span.start, raw);
     let begun = Instant::now();
     let packed = match tried {
         Codec::None => None,
@@ -70,14 +70,7 @@ pub(super) fn unpack(header: &ChunkHeader, body: &Bytes) -> Option<Bytes> {
         Codec::Lz4 => lz4_flex::block::decompress(body, raw_bytes).ok()?.into(),
         Codec::Zstd => zstd::bulk::decompress(body, raw_bytes).ok()?.into(),
     };
-    (raw.len() == raw_bytes && chunk_digest(header, &raw) == header.digest).then_some(raw)
-}
-
-fn chunk_digest(header: &ChunkHeader, raw: &[u8]) -> Digest {
-    match header.is_block() {
-        true => block_value(header.span.start, raw),
-        false => digest(raw),
-    }
+    (raw.len() == raw_bytes && value(header.span.start, &raw) == header.digest).then_some(raw)
 }
 
 /// BLAKE3 of some bytes.

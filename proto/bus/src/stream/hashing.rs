@@ -74,7 +74,7 @@ impl Hashing {
         hashed.is_sending = true;
         let start = span.start - span.start % BLOCK_BYTES;
         if start + BLOCK_BYTES > hashed.tree.position() {
-            match block.filter(|_| start > 0) {
+            match block {
                 Some(value) => drop(hashed.blocks.insert(start, Sent::Whole(value))),
                 None => drop(hashed.blocks.entry(start).or_insert(Sent::InPieces)),
             }

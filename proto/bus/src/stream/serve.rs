@@ -262,18 +262,24 @@ impl<'a> Pump<'a> {
         if !wait.is_zero() {
             sleep(wait).await;
         }
-        self.shared.link.send_bulk(self.to, frame).await;
+        // First: the receiver may have it, and all, before this task is on again.
         self.wire_bytes += wire;
         self.show();
+        self.shared.link.send_bulk(self.to, frame).await;
         self.chooser.sent(waited_for_packing, begun.elapsed(), self.wire_rate);
     }
 
     fn show(&self) {
-        self.source.progress.send_replace(Progress {
+        let now = Progress {
             bytes: self.core.stored_bytes(),
             total_bytes: self.extent.total(),
             wire_bytes: self.wire_bytes,
             rate: self.rate.per_second().unwrap_or(0),
+        };
+        self.source.progress.send_if_modified(|shown| {
+            // The receiver may have said meanwhile that it has it all, and this task not ended yet.
+            let is_over = shown.total_bytes == Some(shown.bytes) && shown.bytes > now.bytes;
+            !is_over && std::mem::replace(shown, now) != now
         });
     }
 }
