@@ -83,12 +83,14 @@ fn talk(address: &str, report: &mut Report) -> std::io::Result<()> {
         let sent = block(report.replies);
         peer.write_all(&sent)?;
         let mut reply = [0; BLOCK_BYTES];
-        if !read_block(&mut peer, &mut reply)? {
-            break;
-        }
+        let read = read_block(&mut peer, &mut reply);
         let now_ns = monotonic_ns();
+        // A block that nobody answers is a gap too, as long as it was waited for.
         report.longest_gap_ns = report.longest_gap_ns.max(now_ns - last_ns);
         last_ns = now_ns;
+        if !read? {
+            break;
+        }
         report.replies += 1;
         report.wrong += u64::from(reply != sent);
         std::thread::sleep(PAUSE);
