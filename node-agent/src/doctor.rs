@@ -141,7 +141,14 @@ pub async fn command(run: config::Run) -> anyhow::Result<ExitCode> {
     engine.rundir = config.run_dir;
     engine.workdir = config.data_dir.join("work");
     engine.criu = config.criu.unwrap_or(engine.criu);
-    let report = check(&engine, &config.bridge, false).await;
+    let report = tokio::select! {
+        report = check(&engine, &config.bridge, false) => report,
+        // What is set for the length of a trial is put back; the rest the next doctor clears up.
+        interrupted = tokio::signal::ctrl_c() => {
+            interrupted?;
+            anyhow::bail!("interrupted; what it left is cleared up by the next `godwit-agent doctor`");
+        }
+    };
     write!(io::stdout(), "{report}")?;
     Ok(if report.is_ok() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }

@@ -110,7 +110,10 @@ impl Counted {
         if before.is_empty() {
             note.write_all(&fs::read(&self.switch)?)?;
         }
-        fs::write(&self.switch, "1")?;
+        if let Err(error) = fs::write(&self.switch, "1") {
+            note.set_len(0)?;
+            return Err(error);
+        }
         Ok(note)
     }
 

@@ -38,6 +38,11 @@ pub(super) async fn weigh(
     Ok(findings)
 }
 
+/// What is said where they could not be tried.
+pub(super) fn unknown(error: &EngineError) -> Finding {
+    finding("settings", format!("what they are worth could not be measured: {error}"), "")
+}
+
 async fn grace_periods(
     trials: &mut ArmedTrials<'_>,
     expedite: &Expedite,

@@ -15,7 +15,7 @@ use super::cgroup::Cgroup;
 /// How long a dump may take. A container of 100 GB needs a minute.
 pub(super) const DUMP: Duration = Duration::from_secs(600);
 /// How often it is looked whether it has let go.
-const POLL: Duration = Duration::from_millis(1);
+const POLL: Duration = Duration::from_millis(5);
 
 /// The pids of crius that hold processes of the container.
 pub(super) fn of(container: &Cgroup) -> io::Result<Vec<i32>> {

@@ -427,6 +427,13 @@ impl Engine for Podman {
             let never_opened = self.is_marked(stored.id);
             all.push(Observed { id: stored.id, execution, never_opened, exit_code });
         }
+        // What podman has forgotten and is not cleared up yet must be seen, to be cleared up.
+        for id in self.half_removed()? {
+            if !all.iter().any(|seen| seen.id == id) {
+                let (execution, never_opened) = (Execution::Absent, self.is_marked(id));
+                all.push(Observed { id, execution, never_opened, exit_code: None });
+            }
+        }
         Ok(all)
     }
 

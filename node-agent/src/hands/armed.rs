@@ -22,7 +22,7 @@ use godwit_proto::topic::Peer;
 use tokio::sync::watch;
 
 use super::calls::watched;
-use super::{CallError, Tools, arrived};
+use super::{CallError, Tools, arrived, told};
 use crate::engine::{Engine, ImageSink};
 use crate::expedite::Gap;
 use crate::moments::Noted;
@@ -181,8 +181,10 @@ async fn arm_in_time<E: Engine>(
     }
     let metadata = tools.metadata(record.spec.id, record.epoch);
     let expected = expected_bytes(&metadata);
-    let is_near =
-        |at: &StreamProgress| at.rate > 0 && expected.saturating_sub(at.bytes) <= in_time(at.rate);
+    let is_near = |at: &StreamProgress| {
+        let left = at.total_bytes.unwrap_or(expected).saturating_sub(at.bytes);
+        at.rate > 0 && left <= in_time(at.rate)
+    };
     if progress.wait_for(is_near).await.is_err() {
         // Whoever stages arms.
         return Ok(());
@@ -224,11 +226,14 @@ pub(super) async fn fetch<E: Engine>(
         noted.note(Moment::LastByte);
         Ok::<_, CallError>(digest)
     };
-    let armed = arm_in_time(tools, record, &images, nearing);
-    let (received, claimed, armed) = tokio::join!(received, first_byte, armed);
-    let digest = received?;
-    claimed?;
-    armed?;
+    let armed = async {
+        if let Err(error) = arm_in_time(tools, record, &images, nearing).await {
+            tracing::warn!(%container, error = told(&error), "not armed: tried again when all is here");
+        }
+        Ok(())
+    };
+    // Whoever fails fails the rest at once: the source is frozen and waits to hear of it.
+    let (digest, (), ()) = tokio::try_join!(received, first_byte, armed)?;
     move_up(&incoming, &images).map_err(|source| failed("moving", &incoming, source))?;
     arrived::note(&images, tools.boot, digest).await?;
     Ok(digest)

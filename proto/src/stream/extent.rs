@@ -2,6 +2,8 @@
 
 use serde::{Deserialize, Serialize};
 
+use crate::stream::frame::MAX_CHUNK_BYTES;
+
 /// A stream's length as its sender knows it.
 ///
 /// A stream may be sent while it is still being made. It only grows, its bytes do not
@@ -22,6 +24,17 @@ impl Extent {
     /// A stream that has so many bytes so far.
     pub fn growing(bytes: u64) -> Self {
         Self { bytes, is_whole: false }
+    }
+    /// How far it can be sent. While it grows a block that has begun waits to be full: sent in
+    /// pieces it would have to be read and hashed once more. The first does not: the receiver
+    /// is to know that it has begun.
+    pub fn ready(&self) -> u64 {
+        let block = u64::from(MAX_CHUNK_BYTES);
+        if self.is_whole || self.bytes < block {
+            self.bytes
+        } else {
+            self.bytes - self.bytes % block
+        }
     }
     /// The length altogether, once known.
     pub fn total(&self) -> Option<u64> {

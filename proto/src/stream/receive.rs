@@ -278,10 +278,10 @@ impl Receiver {
         total.is_some_and(|total| self.stored_bytes() == total)
     }
 
-    /// True when everything that there is so far arrived, and more is to come.
+    /// True when everything that can be sent so far arrived, and more is to come.
     fn is_dry(&self) -> bool {
         let extent = self.source.map(|source| source.extent);
-        extent.is_some_and(|extent| !extent.is_whole && self.stored.bytes() == extent.bytes)
+        extent.is_some_and(|extent| !extent.is_whole && self.stored.bytes() >= extent.ready())
     }
 
     /// The digest of the whole, once the sender told it.

@@ -4,7 +4,7 @@
 //! says everything.
 
 use crate::stream::extent::Extent;
-use crate::stream::frame::{HELD, MAX_CHUNK_BYTES, Want};
+use crate::stream::frame::{HELD, Want};
 use crate::stream::range::{RangeSet, Span};
 
 /// What one receiver is still to be sent.
@@ -88,7 +88,7 @@ impl Sender {
         let first = self.queue.first()?;
         let max_bytes = u64::from(max_bytes);
         let fit = (first.start / max_bytes).saturating_add(1).saturating_mul(max_bytes);
-        let span = Span::new(first.start, first.end.min(fit).min(self.ready()));
+        let span = Span::new(first.start, first.end.min(fit).min(self.extent.ready()));
         if span.is_empty() {
             return None;
         }
@@ -98,18 +98,9 @@ impl Sender {
         Some(span)
     }
 
-    /// How far the stream can be sent. While it grows a block that has begun waits to be full: sent in
-    /// pieces it would have to be read and hashed once more. The first does not: the receiver
-    /// is to know that it has begun.
-    fn ready(&self) -> u64 {
-        let Extent { bytes, is_whole } = self.extent;
-        let block = u64::from(MAX_CHUNK_BYTES);
-        if is_whole || bytes < block { bytes } else { bytes - bytes % block }
-    }
-
     /// True when the receiver lacks nothing that can be sent, and more is to come.
     pub fn is_ahead(&self) -> bool {
-        let end = self.ready();
+        let end = self.extent.ready();
         let beyond = |span: Span| span.start >= end;
         !self.extent.is_whole && self.sent.is_empty() && self.queue.first().is_none_or(beyond)
     }
@@ -135,7 +126,7 @@ impl Sender {
 mod tests {
     use super::*;
     use crate::id::ImageId;
-    use crate::stream::frame::{Missing, StreamId};
+    use crate::stream::frame::{MAX_CHUNK_BYTES, Missing, StreamId};
 
     fn want(session: u64, number: u32, missing: &[(u64, u64, u32)]) -> Want {
         let image: ImageId = "0".repeat(64).parse().unwrap();

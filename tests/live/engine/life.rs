@@ -157,7 +157,9 @@ fn a_removal_that_was_cut_short_is_finished_by_the_next() {
             std::fs::create_dir_all(left).expect("mkdir");
         }
         host.engine = Podman::start(config()).await.expect("start again");
+        assert_eq!(host.execution().await, Some(Execution::Absent), "nobody would clear it up");
         host.engine.destroy(&host.spec).await.expect("destroy");
+        assert_eq!(host.execution().await, None);
         nothing_is_left(&id).await;
         host.down().await;
     });
