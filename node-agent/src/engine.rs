@@ -33,6 +33,7 @@ mod late;
 pub(crate) mod layout;
 mod leftovers;
 mod libpod;
+mod marks;
 mod mounts;
 mod podman;
 mod removal;

@@ -13,6 +13,7 @@
 use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use nix::sys::signal::{Signal, kill};
@@ -43,13 +44,16 @@ pub(crate) struct Leftovers {
 }
 
 impl Leftovers {
-    /// Empties the group. Blocks for as long as the kernel takes to kill.
-    pub(crate) fn clear(&self) -> Result<(), EngineError> {
+    /// Empties the group. Blocks for as long as the kernel takes to kill, and a dump to give up:
+    /// once `is_asked_to_stop` that is left to the next life.
+    pub(crate) fn clear(&self, is_asked_to_stop: &AtomicBool) -> Result<(), EngineError> {
         let io = |source| EngineError::Io {
             what: format!("clearing {}", self.group.path().display()),
             source,
         };
-        self.let_dumps_end().map_err(io)?;
+        if !self.let_dumps_end(is_asked_to_stop).map_err(io)? {
+            return Ok(());
+        }
         self.freeze_again()?;
         for pid in self.group.processes().map_err(io)? {
             if self.is_needed(pid) {
@@ -63,24 +67,27 @@ impl Leftovers {
         self.group.empty_blocking(EMPTY)
     }
 
-    /// Kills all but those who dump, and returns when they have ended.
-    fn let_dumps_end(&self) -> io::Result<()> {
+    /// Kills all but those who dump, and returns when they have ended; false when it did not wait.
+    fn let_dumps_end(&self, is_asked_to_stop: &AtomicBool) -> io::Result<bool> {
         let end = Instant::now() + DUMP;
         loop {
             let members = self.group.processes()?;
             let dumping = self.dumping(&members)?;
             if dumping.is_empty() {
-                return Ok(());
+                return Ok(true);
             }
             if Instant::now() > end {
                 tracing::error!(pids = ?dumping, seconds = DUMP.as_secs(), "criu does not end: killing it");
-                return Ok(());
+                return Ok(true);
             }
             for pid in members {
                 let is_spared = dumping.contains(&pid) || is_proxy(pid) || self.is_needed(pid);
                 if !is_spared {
                     let _ended_already = kill(Pid::from_raw(pid), Signal::SIGKILL);
                 }
+            }
+            if is_asked_to_stop.load(Ordering::Acquire) {
+                return Ok(false);
             }
             std::thread::sleep(POLL);
         }

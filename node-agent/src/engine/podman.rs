@@ -27,7 +27,7 @@ use super::service::Service;
 use super::source_armed::{ArmedSource, ImageSink};
 use super::target::Staged;
 use super::target_armed::ArmedTarget;
-use super::{Engine, EngineError, HeldImage, Observed, Usage, removal};
+use super::{Engine, EngineError, HeldImage, Observed, Usage};
 use crate::criu::gate::Gate;
 use crate::moments::Noted;
 
@@ -35,8 +35,6 @@ use crate::moments::Noted;
 const ANSWER_SECONDS: u64 = 120;
 /// How long podman is asked about a container that has ended before the answer is done without.
 const ASIDE: Duration = Duration::from_secs(2);
-/// What an earlier life held at its gate dies within this.
-const EMPTY: Duration = Duration::from_secs(10);
 
 /// podman with runc and CRIU, its service owned by this value.
 pub struct Podman {
@@ -111,30 +109,6 @@ impl Podman {
         self.service.pid()
     }
 
-    /// A copy that an earlier life held at its gate must not be taken for one that runs,
-    /// whatever is still unwinding it.
-    async fn kill_gated_before(&self) -> Result<(), EngineError> {
-        let dir = self.config.gates();
-        let failed =
-            |source| EngineError::Io { what: format!("reading {}", dir.display()), source };
-        fs::create_dir_all(&dir).map_err(failed)?;
-        let stored = self.stored()?;
-        for stored in &stored {
-            if self.is_marked(stored.id) {
-                self.cgroup(stored).empty(EMPTY).await?;
-            }
-        }
-        // The marks stay: they say that these copies never ran.
-        let is_known = |name: &str| stored.iter().any(|stored| stored.id.to_string() == name);
-        for entry in fs::read_dir(&dir).map_err(failed)? {
-            let entry = entry.map_err(failed)?;
-            if !is_known(&entry.file_name().to_string_lossy()) {
-                fs::remove_file(entry.path()).map_err(failed)?;
-            }
-        }
-        Ok(())
-    }
-
     /// Our containers in podman's storage.
     pub(super) fn stored(&self) -> Result<Vec<Stored>, EngineError> {
         containers::list(&self.graphroot)
@@ -190,35 +164,6 @@ impl Podman {
     /// Targets at the gate.
     pub(super) fn staged(&self) -> MutexGuard<'_, BTreeMap<ContainerId, Staged>> {
         self.staged.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    /// Marks the container as one that must not run: it is being staged. The mark goes when
-    /// the gate is told to open, or with the machine's memory.
-    pub(super) fn mark(&self, id: ContainerId) -> Result<(), EngineError> {
-        removal::write(&self.mark_of(id), "")
-    }
-
-    /// Takes the mark off; none is success.
-    pub(super) fn unmark(&self, id: ContainerId) -> Result<(), EngineError> {
-        removal::remove_file(&self.mark_of(id))
-    }
-
-    fn is_marked(&self, id: ContainerId) -> bool {
-        self.mark_of(id).exists()
-    }
-
-    pub(super) fn mark_of(&self, id: ContainerId) -> PathBuf {
-        self.config.gates().join(id.to_string())
-    }
-
-    /// Marks the container as one that stays frozen whoever dies: criu thaws it while it dumps.
-    pub(super) fn mark_frozen(&self, stored: &Stored) -> Result<(), EngineError> {
-        removal::write(&self.config.frozen().join(&stored.podman_id), "")
-    }
-
-    /// Takes that mark off; none is success.
-    pub(super) fn unmark_frozen(&self, podman_id: &str) -> Result<(), EngineError> {
-        removal::remove_file(&self.config.frozen().join(podman_id))
     }
 
     /// What the kernel shows of the container.
@@ -427,8 +372,8 @@ impl Engine for Podman {
             let never_opened = self.is_marked(stored.id);
             all.push(Observed { id: stored.id, execution, never_opened, exit_code });
         }
-        // What podman has forgotten and is not cleared up yet must be seen, to be cleared up.
-        for id in self.half_removed()? {
+        // What podman has forgotten must be seen, to be cleared up or built again.
+        for id in self.noted()? {
             if !all.iter().any(|seen| seen.id == id) {
                 let (execution, never_opened) = (Execution::Absent, self.is_marked(id));
                 all.push(Observed { id, execution, never_opened, exit_code: None });

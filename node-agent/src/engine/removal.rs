@@ -53,20 +53,6 @@ impl Podman {
         remove_file(&note)
     }
 
-    /// The containers whose removal has begun and not ended.
-    pub(super) fn half_removed(&self) -> Result<Vec<ContainerId>, EngineError> {
-        let dir = self.config.removals();
-        let listed = match fs::read_dir(&dir) {
-            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
-            listed => listed.and_then(Iterator::collect::<io::Result<Vec<_>>>),
-        };
-        let notes = listed.map_err(|source| EngineError::Io {
-            what: format!("reading {}", dir.display()),
-            source,
-        })?;
-        Ok(notes.iter().filter_map(|note| note.file_name().to_str()?.parse().ok()).collect())
-    }
-
     async fn remove_from_podman(&self, stored: &Stored, name: &str) -> Result<(), EngineError> {
         self.cgroup(stored).empty(EMPTY).await?;
         self.disarm_source(stored.id, name).await?;

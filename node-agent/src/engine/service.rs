@@ -43,10 +43,19 @@ const PAUSE_MAX: Duration = Duration::from_secs(5);
 
 /// A running `podman system service`; dropped, it dies with everything that it started.
 pub(crate) struct Service {
-    up: watch::Receiver<bool>,
+    state: watch::Receiver<State>,
     socket: PathBuf,
     stop: Arc<Stop>,
     keeper: Option<thread::JoinHandle<()>>,
+}
+
+/// What the keeper is at.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum State {
+    /// What an earlier service left is being ended: a dump of it may take long.
+    Clearing,
+    Starting,
+    Up,
 }
 
 /// How the keeper is told to end.
@@ -65,7 +74,7 @@ struct Keeper {
     leftovers: Leftovers,
     gate: Arc<Gate>,
     runtime: tokio::runtime::Handle,
-    up: watch::Sender<bool>,
+    state: watch::Sender<State>,
     stop: Arc<Stop>,
     /// How long a service may take until its socket answers.
     patience: Duration,
@@ -82,7 +91,7 @@ impl Service {
             what: format!("writing {}", config.rundir.display()),
             source,
         })?;
-        let (up, receiver) = watch::channel(false);
+        let (state, receiver) = watch::channel(State::Clearing);
         let stop = Arc::new(Stop::default());
         let socket = config.socket();
         let keeper = Keeper {
@@ -95,7 +104,7 @@ impl Service {
             config,
             gate,
             runtime: tokio::runtime::Handle::current(),
-            up,
+            state,
             stop: stop.clone(),
             patience: START,
         };
@@ -106,15 +115,18 @@ impl Service {
                 what: "starting the service's thread".into(),
                 source,
             })?;
-        let service = Self { up: receiver, socket, stop, keeper: Some(keeper) };
+        let service = Self { state: receiver, socket, stop, keeper: Some(keeper) };
         service.ready().await?;
         Ok(service)
     }
 
-    /// Returns once the service answers; `Unreachable` when it does not within 20 s. Cancel safe.
+    /// Returns once the service answers; `Unreachable` when it does not within 20 s after what an
+    /// earlier one left has ended. Cancel safe.
     pub(crate) async fn ready(&self) -> Result<(), EngineError> {
-        let mut up = self.up.clone();
-        match tokio::time::timeout(START, up.wait_for(|up| *up)).await {
+        let mut state = self.state.clone();
+        // Where the keeper has ended the next wait says so.
+        drop(state.wait_for(|state| *state != State::Clearing).await);
+        match tokio::time::timeout(START, state.wait_for(|state| *state == State::Up)).await {
             Ok(Ok(_)) => Ok(()),
             _ => Err(EngineError::Unreachable {
                 socket: self.socket.display().to_string(),
@@ -166,7 +178,7 @@ impl Keeper {
             thread::park_timeout(pause);
             pause = (pause * 2).min(PAUSE_MAX);
         }
-        if let Err(error) = self.leftovers.clear() {
+        if let Err(error) = self.leftovers.clear(&self.stop.asked) {
             tracing::warn!(error = %error, "podman's service left processes behind");
         }
         let _kept_by_a_survivor = self.leftovers.group.remove();
@@ -174,7 +186,10 @@ impl Keeper {
 
     /// One service from its start to its end; one that does not answer is ended.
     fn life(&self) -> Result<(), EngineError> {
-        self.leftovers.clear()?;
+        self.state.send_replace(State::Clearing);
+        let cleared = self.leftovers.clear(&self.stop.asked);
+        self.state.send_replace(State::Starting);
+        cleared?;
         let io = |what: &str| {
             let what = what.to_owned();
             move |source| EngineError::Io { what, source }
@@ -194,11 +209,11 @@ impl Keeper {
         }
         let answers = self.answers(&child);
         match answers {
-            Ok(()) => drop(self.up.send_replace(true)),
+            Ok(()) => drop(self.state.send_replace(State::Up)),
             Err(_) => self.stop.kill(),
         }
         let status = wait_unreaped(&child);
-        self.up.send_replace(false);
+        self.state.send_replace(State::Starting);
         // Whoever was gated under it cannot be opened any more: podman would not know.
         drop(listening);
         self.gate.refuse_all();
@@ -338,7 +353,7 @@ mod tests {
             config,
             gate: Gate::new(group),
             runtime: tokio::runtime::Handle::current(),
-            up: watch::channel(false).0,
+            state: watch::channel(State::Clearing).0,
             stop: stop.clone(),
             patience: Duration::from_millis(50),
         };

@@ -1,6 +1,6 @@
 //! A lab host with the engine on it, and the workload whose ticks are counted.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs::File;
 use std::ops::Range;
 use std::path::{Path, PathBuf};
@@ -218,6 +218,14 @@ impl Host {
             nothing_is_left(&id).await;
         }
         assert!(!self.network.exists(self.spec.id));
+    }
+
+    /// The pids of its processes.
+    pub(crate) fn pids(&self) -> BTreeSet<String> {
+        let id = self.podman_id().expect("id");
+        let group = format!("/sys/fs/cgroup/libpod_parent/libpod-{id}/cgroup.procs");
+        let text = std::fs::read_to_string(group).expect("cgroup");
+        text.lines().map(str::to_owned).collect()
     }
 
     pub(crate) fn podman_id(&self) -> Option<String> {

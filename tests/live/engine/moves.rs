@@ -147,22 +147,21 @@ fn a_cold_move_takes_the_files_along() {
 }
 
 /// podman gives a restore up 240 s after it began, and knows nothing of what is let go after that.
-/// The copy waits GODWIT_GATED_SECONDS (0) at a gate that counts as given up at once.
+/// Here a copy counts as given up at once.
 #[test]
 fn a_copy_that_waited_too_long_at_the_gate_is_built_again_before_it_is_opened() {
     in_a_host(async {
         for mode in [Mode::Plain, Mode::Live] {
             let (mut host, at_freeze) = Host::dumped(mode).await;
             drop(host.engine);
-            let good_for = Duration::ZERO;
-            let config = EngineConfig { good_for, ..config() };
+            let config = EngineConfig { good_for: Duration::ZERO, ..config() };
             host.engine = Podman::start(config).await.expect("start again");
             host.stage().await;
-            let seconds = std::env::var("GODWIT_GATED_SECONDS").unwrap_or_default();
-            tokio::time::sleep(Duration::from_secs(seconds.parse().unwrap_or(0))).await;
-            assert!(host.engine.is_stale(&host.spec));
+            let first = host.pids();
+            assert!(!first.is_empty() && host.engine.is_stale(&host.spec));
             host.stage_again().await;
             assert_eq!(host.execution().await, Some(Execution::Gated));
+            assert!(first.is_disjoint(&host.pids()), "it is the copy that was given up");
             assert_eq!(host.ticks().len(), at_freeze);
             host.open().await;
             let id = host.podman_id().expect("id");
@@ -170,5 +169,26 @@ fn a_copy_that_waited_too_long_at_the_gate_is_built_again_before_it_is_opened() 
             assert_eq!(status, "running", "podman knows it");
             host.down().await;
         }
+    });
+}
+
+/// The agent dies as it builds a copy again: podman has forgotten the one before, the mark says all.
+#[test]
+fn a_copy_that_podman_has_forgotten_still_counts_as_one_that_never_ran() {
+    in_a_host(async {
+        let (mut host, at_freeze) = Host::staged(Mode::Live).await;
+        let id = host.podman_id().expect("id");
+        host.engine.destroy(&host.spec).await.expect("destroy");
+        std::fs::write(config().rundir.join(format!("gated/{}", host.spec.id)), "").expect("mark");
+        drop(host.engine);
+        host.engine = Podman::start(config()).await.expect("start again");
+        let seen = host.engine.observe().await.expect("observe");
+        let seen: Vec<_> = seen.iter().map(|seen| (seen.execution, seen.never_opened)).collect();
+        assert_eq!(seen, [(Execution::Absent, true)]);
+        nothing_is_left(&id).await;
+        host.stage().await;
+        assert_eq!(host.ticks().len(), at_freeze);
+        host.open().await;
+        host.down().await;
     });
 }
