@@ -87,7 +87,10 @@ pub async fn run(config: Config, shutdown: CancellationToken) -> Result<(), Agen
 
     let engine_config = engine_config(&config);
     let versions = crate::doctor::versions(&engine_config).await;
-    let engine = Arc::new(Podman::start(engine_config.clone()).await?);
+    let engine = tokio::select! {
+        engine = Podman::start(engine_config.clone()) => Arc::new(engine?),
+        () = shutdown.cancelled() => return Ok(()),
+    };
     let network = Network::start(NetworkConfig { bridge: config.bridge.clone() }).await?;
 
     let discovery = Discovery::open().map(Arc::new);

@@ -21,6 +21,9 @@
 /// The name that the proxy gives itself.
 pub(crate) const PROXY: &std::ffi::CStr = c"criu-gate";
 
+/// The agent's socket, beside the stand-in.
+pub(crate) const SOCKET: &str = "ctl";
+
 pub(crate) mod gate;
 mod message;
 mod proxy;

@@ -35,6 +35,7 @@ mod leftovers;
 mod libpod;
 mod marks;
 mod mounts;
+mod observation;
 mod podman;
 mod removal;
 mod service;
@@ -42,6 +43,7 @@ mod source;
 mod source_armed;
 mod target;
 mod target_armed;
+mod threads;
 
 use std::future::Future;
 use std::path::Path;
@@ -260,6 +262,10 @@ pub trait Engine: Send + Sync + 'static {
     /// Kills every process, then removes the container and all that the engine holds of it; absent is success.
     fn destroy(&self, spec: &ContainerSpec)
     -> impl Future<Output = Result<(), EngineError>> + Send;
+
+    /// Clears up what is left of a container that nobody knows any more; one that the engine holds,
+    /// or that lives, is left alone.
+    fn forget(&self, id: ContainerId) -> impl Future<Output = Result<(), EngineError>> + Send;
 
     /// The specification of a container that the engine holds, as it was made from: what is
     /// left of it when the agent's ledger is lost. `None` where the engine does not know.

@@ -66,11 +66,14 @@ pub(crate) enum CallError {
 
 /// How files of checkpoints end.
 const CHECKPOINT: &str = ".checkpoint";
+/// How directories of what engines know of containers end.
+const METADATA: &str = ".metadata";
 
-/// The epoch of a container's checkpoint, from the name that [`Tools::checkpoint`] gave it.
+/// The epoch of a container's checkpoint or metadata, from the name that [`Tools::checkpoint`] or
+/// [`Tools::metadata`] gave it.
 fn epoch_of(container: ContainerId, file: &str) -> Option<Epoch> {
-    let epoch = file.strip_prefix(&format!("{container}-"))?.strip_suffix(CHECKPOINT)?;
-    epoch.parse().ok()
+    let rest = file.strip_prefix(&format!("{container}-"))?;
+    rest.strip_suffix(CHECKPOINT).or_else(|| rest.strip_suffix(METADATA))?.parse().ok()
 }
 
 /// What every call needs.
@@ -102,7 +105,7 @@ impl<E> Tools<E> {
 
     /// Where what the engine knows of a container lies, on its way out or in.
     pub(crate) fn metadata(&self, container: ContainerId, epoch: Epoch) -> PathBuf {
-        self.spool.join(format!("{container}-{epoch}.metadata"))
+        self.spool.join(format!("{container}-{epoch}{METADATA}"))
     }
 
     fn claims(&self) -> MutexGuard<'_, BTreeMap<ContainerId, Claim>> {
@@ -279,6 +282,7 @@ mod tests {
         let epoch = Epoch { generation: 12, counter: 3 };
         let name = format!("{container}-{epoch}{CHECKPOINT}");
         assert_eq!(epoch_of(container, &name), Some(epoch));
+        assert_eq!(epoch_of(container, &format!("{container}-{epoch}{METADATA}")), Some(epoch));
         assert_eq!(epoch_of(ContainerId(Uuid::from_u128(8)), &name), None, "another's");
         assert_eq!(epoch_of(container, &format!("{name}.arrived")), None, "a note beside it");
     }

@@ -122,10 +122,15 @@ fn the_target_s_agent_is_killed_while_it_prepares() {
 #[test]
 fn the_source_s_agent_is_killed_while_it_dumps() {
     let fabric = Fabric::start(EDGES);
+    let criu = Criu::install(&fabric, "edge-a");
     let scene = Scene::open(&fabric);
+    criu.wait();
     let id = scene.begin_slow_move();
+    criu.await_waiting();
     scene.await_log("edge-a", "call=Freeze");
-    kill_and_restart(&fabric, "edge-a");
+    fabric.kill("edge-a");
+    criu.work();
+    fabric.start_agent("edge-a");
     ends_as(&scene, &id, "aborted");
 }
 
@@ -192,12 +197,56 @@ fn the_controller_is_gone_before_the_verdict_and_the_next_gives_it() {
 
 #[test]
 fn the_controller_is_killed_after_the_verdict_which_stands() {
-    let fabric = Fabric::start(EDGES);
+    let fabric = Fabric::with_broker_apart(EDGES);
+    let criu = Criu::install(&fabric, "edge-b");
+    let scene = Scene::open(&fabric);
+    criu.wait();
+    let id = scene.begin_slow_move();
+    scene.await_log("edge-b", "call=Stage");
+    // Its vote still gets out; the verdict does not come in.
+    let deafen = "nft add table inet deaf && \
+         nft add chain inet deaf in '{ type filter hook input priority 0; }' && \
+         nft add rule inet deaf in tcp sport 1883 drop";
+    fabric.lab().run("edge-b", &["sh", "-c", deafen]).ok();
+    criu.work();
+    scene.await_phase(&id, "opening");
+    fabric.kill("controller");
+    fabric.start_controller();
+    fabric.lab().run("edge-b", &["nft", "delete", "table", "inet", "deaf"]).ok();
+    ends_as(&scene, &id, "moved");
+}
+
+#[test]
+fn a_target_that_comes_back_to_nobody_leaves_the_source_its_address() {
+    let fabric = Fabric::with_broker_apart(EDGES);
     let scene = Scene::open(&fabric);
     let id = scene.begin_slow_move();
-    scene.await_log("edge-b", "phase=Opening");
-    kill_and_restart(&fabric, "controller");
-    ends_as(&scene, &id, "moved");
+    scene.await_bytes(&id, HALF);
+    fabric.kill("edge-b");
+    fabric.godwit(&["migration", "cancel", &id, "--detach"]).ok();
+    scene.ticks_on();
+    // Only the broker is left to be heard by it; what it has of the images lies on its disk.
+    fabric.kill("controller");
+    let before = lines(&fabric, "edge-b").len();
+    fabric.start_agent_without_discovery("edge-b");
+    eventually("it has taken its part up again", || {
+        let log = lines(&fabric, "edge-b").split_off(before);
+        let has_fetched = log.iter().any(|line| line.contains("call=Fetch"));
+        if has_fetched { Ok(()) } else { Err(log) }
+    });
+    scene.ticks_on();
+    fabric.start_controller();
+    ends_as(&scene, &id, "cancelled");
+    let log = lines(&fabric, "edge-b").split_off(before);
+    let claimed = log.iter().take_while(|line| !line.contains("call=Destroy"));
+    let claimed: Vec<_> = claimed.filter(|line| line.contains("address is claimed")).collect();
+    assert!(claimed.is_empty(), "{claimed:?}");
+}
+
+/// What an agent has logged, in all its lives.
+fn lines(fabric: &Fabric, host: &str) -> Vec<String> {
+    let log = std::fs::read_to_string(fabric.log(host)).expect("the agent's log");
+    log.lines().map(str::to_owned).collect()
 }
 
 #[test]

@@ -199,6 +199,10 @@ fn a_source_that_ends_while_it_is_armed_ends_the_move() {
         if is_over { Ok(()) } else { Err(container) }
     });
     holds_nothing(&fabric, "edge-b");
+    eventually("nobody waits to dump it any more", || {
+        let said = fabric.lab().run("edge-a", &["pgrep", "-a", "criu|runc"]);
+        if said.out.is_empty() { Ok(()) } else { Err(said) }
+    });
     fabric.godwit(&["start", "counter"]).ok();
     fabric.godwit(&["migrate", "counter", "--to", "edge-b"]).ok();
     assert_eq!(fabric.runs_on(), ["edge-b"]);

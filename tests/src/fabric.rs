@@ -10,6 +10,8 @@ use serde_json::Value;
 use crate::wait::eventually;
 use crate::{Dial, Lab, Observer, Said};
 
+/// The hub's broker.
+const BROKER: &str = "mqtt://10.77.0.1:1883";
 /// Where the counter answers TCP clients.
 const ECHO: &str = "7000";
 
@@ -95,6 +97,12 @@ impl Fabric {
     /// Starts the agent of an edge host: it finds the broker by mDNS alone.
     pub fn start_agent(&self, host: &str) {
         self.start_program(host, host, "godwit-agent", &["run", "--node", host]);
+    }
+
+    /// The same, told where the broker is: nobody need be there to be found.
+    pub fn start_agent_without_discovery(&self, host: &str) {
+        let args = ["run", "--node", host, "--broker", BROKER];
+        self.start_program(host, host, "godwit-agent", &args);
     }
 
     fn start_program(&self, name: &str, host: &str, program: &'static str, args: &[&str]) {

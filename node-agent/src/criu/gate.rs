@@ -84,7 +84,7 @@ impl Gate {
 
     /// Listens at `ctl` in the stand-ins' directory. Must be called inside a runtime.
     pub(crate) fn listen(self: &Arc<Self>, dir: &Path) -> io::Result<Listening> {
-        let listener = Listener::bind(&dir.join("ctl"))?;
+        let listener = Listener::bind(&dir.join(super::SOCKET))?;
         let gate = self.clone();
         let task = tokio::spawn(async move {
             loop {

@@ -109,7 +109,8 @@ fn attend(args: &[CString], home: &Path) -> Result<Next, ShimError> {
         _ => return Ok(Next::Criu),
     };
     let directories = Directories::of(runc, &request)?;
-    let agent = dial(&home.join("ctl")).map_err(io("asking the agent, which does not listen"))?;
+    let agent =
+        dial(&home.join(super::SOCKET)).map_err(io("asking the agent, which does not listen"))?;
     let pid = std::process::id().cast_signed();
     say(&agent, &Report::Hello { kind, pid, images: directories.images_path.clone() })?;
     match hear(&agent, runc)? {

@@ -23,7 +23,7 @@ use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 
 use below::is_absent;
-use changes::{Changes, Entries, scan};
+use changes::{Changes, Entries, Stamp, scan};
 
 /// What is removed first, one path a record, each ended by a NUL.
 pub(super) const GONE: &str = "late-gone";
@@ -50,15 +50,23 @@ pub(super) struct Frozen {
     pub(super) shm: PathBuf,
     /// Its log.
     pub(super) log: PathBuf,
-    /// Files that its processes may write by memory, below its root: a page that was dirty before
-    /// the first look takes more writes without any sign of it.
+    /// Files that its processes may write by memory, below its root.
     pub(super) mapped: BTreeSet<PathBuf>,
 }
 
 impl Before {
-    /// Looks at the upper directory and the log. Blocks.
-    pub(super) fn look(upper: &Path, shm: &Path, log: &Path) -> io::Result<Self> {
-        let entries = changes::look(upper)?;
+    /// Looks at the upper directory and the log. What is `mapped` to be written by memory, below
+    /// the root, counts as changed later whatever it looks like: a page that is dirty by now takes
+    /// more writes without any sign of it. Blocks.
+    pub(super) fn look(
+        upper: &Path,
+        shm: &Path,
+        log: &Path,
+        mapped: &BTreeSet<PathBuf>,
+    ) -> io::Result<Self> {
+        let mut entries = changes::look(upper)?;
+        let is_mapped = |(path, _): &(&PathBuf, &mut Stamp)| mapped.contains(*path);
+        entries.iter_mut().filter(is_mapped).for_each(|(_, stamp)| stamp.is_unsure = true);
         let has_shm = !scan(shm)?.is_empty();
         Ok(Self { entries, has_shm, log_bytes: log_bytes(log)? })
     }

@@ -9,7 +9,6 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::Duration;
 
 use bollard::Docker;
 use godwit_proto::container::{ContainerSpec, Execution, Mode};
@@ -20,21 +19,20 @@ use serde::Deserialize;
 use super::cgroup::{Cgroup, Hierarchy};
 use super::confine;
 use super::containers::{self, Stored};
-use super::creation::SPEC_LABEL;
 use super::layout::{self, EngineConfig};
 use super::libpod::Libpod;
 use super::service::Service;
 use super::source_armed::{ArmedSource, ImageSink};
 use super::target::Staged;
 use super::target_armed::ArmedTarget;
+use super::threads::Threads;
 use super::{Engine, EngineError, HeldImage, Observed, Usage};
+use crate::criu::SOCKET;
 use crate::criu::gate::Gate;
 use crate::moments::Noted;
 
 /// bollard's patience with one answer's headers.
 const ANSWER_SECONDS: u64 = 120;
-/// How long podman is asked about a container that has ended before the answer is done without.
-const ASIDE: Duration = Duration::from_secs(2);
 
 /// podman with runc and CRIU, its service owned by this value.
 pub struct Podman {
@@ -44,6 +42,7 @@ pub struct Podman {
     pub(super) graphroot: PathBuf,
     pub(super) libpod: Libpod,
     pub(super) docker: Docker,
+    pub(super) threads: Threads,
     armed: Mutex<BTreeMap<ContainerId, Arc<ArmedSource>>>,
     waiting: Mutex<BTreeMap<ContainerId, ArmedTarget>>,
     staged: Mutex<BTreeMap<ContainerId, Staged>>,
@@ -89,6 +88,7 @@ impl Podman {
             graphroot,
             libpod,
             docker,
+            threads: Threads::default(),
             armed: Mutex::default(),
             waiting: Mutex::default(),
             staged: Mutex::default(),
@@ -152,9 +152,11 @@ impl Podman {
     /// runc, to be run as podman's service runs it; what it says is in the configuration's
     /// `runc_log`.
     pub(super) fn runc(&self) -> io::Result<tokio::process::Command> {
-        let mut shims = fs::read_dir(self.config.shims())?;
-        // There is one, the present service's; between two of them there is none.
-        let shim = shims.next().ok_or(io::ErrorKind::NotFound)??.path();
+        // The present service's is listened in; between two of them there is none.
+        let mut shims =
+            fs::read_dir(self.config.shims())?.map_while(|shim| Some(shim.ok()?.path()));
+        let shim = shims.find(|shim| shim.join(SOCKET).exists());
+        let shim = shim.ok_or(io::ErrorKind::NotFound)?;
         let group = self.hierarchy.group(&self.config.cgroup);
         let mut command = confine::command(Path::new("runc"), &self.config, &shim, &group)?;
         command.stderr(fs::File::create(self.config.runc_log())?);
@@ -164,37 +166,6 @@ impl Podman {
     /// Targets at the gate.
     pub(super) fn staged(&self) -> MutexGuard<'_, BTreeMap<ContainerId, Staged>> {
         self.staged.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    /// What the kernel shows of the container.
-    pub(super) fn execution(&self, stored: &Stored) -> Result<Execution, EngineError> {
-        let cgroup = self.cgroup(stored);
-        let io = |source| EngineError::Io {
-            what: format!("reading {}", cgroup.path().display()),
-            source,
-        };
-        Ok(if !cgroup.is_populated().map_err(io)? {
-            Execution::Absent
-        } else if self.is_marked(stored.id) {
-            Execution::Gated
-        } else if cgroup.is_frozen().map_err(io)? {
-            Execution::Frozen
-        } else {
-            Execution::Running
-        })
-    }
-
-    /// What the kernel shows of the container, whoever it belongs to.
-    pub(crate) fn execution_of(&self, spec: &ContainerSpec) -> Result<Execution, EngineError> {
-        self.find(spec.id)?.map_or(Ok(Execution::Absent), |stored| self.execution(&stored))
-    }
-
-    /// The exit code that podman recorded, if it answers at once.
-    async fn exit_code(&self, stored: &Stored) -> Option<i64> {
-        let asked = self.docker.inspect_container(&stored.podman_id, None);
-        let state = tokio::time::timeout(ASIDE, asked).await.ok()?.ok()?.state?;
-        let ended = state.status == Some(bollard::models::ContainerStateStatusEnum::EXITED);
-        state.exit_code.filter(|_| ended)
     }
 }
 
@@ -249,6 +220,12 @@ impl Engine for Podman {
     async fn start(&self, spec: &ContainerSpec) -> Result<(), EngineError> {
         // It may have ended while it was armed.
         self.disarm_source(spec.id, spec.name.as_str()).await?;
+        let stored = self.must_find(spec, "starting")?;
+        if self.execution(&stored)? == Execution::Absent {
+            // Of a move that it did not live to see: what runs anew is neither gated nor frozen.
+            self.unmark(spec.id)?;
+            self.unmark_frozen(&stored.podman_id)?;
+        }
         let path = format!("containers/{}/start", spec.engine_name());
         let answer = self.libpod.call(Method::POST, &path).await?;
         answer
@@ -346,62 +323,16 @@ impl Engine for Podman {
         self.remove(spec.id, spec.name.as_str()).await
     }
 
+    async fn forget(&self, id: ContainerId) -> Result<(), EngineError> {
+        self.clear_unknown(id).await
+    }
     async fn spec(&self, id: ContainerId) -> Result<Option<ContainerSpec>, EngineError> {
-        let Some(stored) = containers::find(&self.graphroot, id)? else { return Ok(None) };
-        let found = self
-            .docker
-            .inspect_container(
-                &stored.podman_id,
-                None::<bollard::query_parameters::InspectContainerOptions>,
-            )
-            .await
-            .map_err(|error| EngineError::Refused {
-                what: format!("inspecting container {id}"),
-                message: error.to_string(),
-            })?;
-        let labels = found.config.and_then(|config| config.labels).unwrap_or_default();
-        Ok(labels.get(SPEC_LABEL).and_then(|text| serde_json::from_str(text).ok()))
+        self.read_spec(id).await
     }
-
     async fn observe(&self) -> Result<Vec<Observed>, EngineError> {
-        let mut all = Vec::new();
-        for stored in self.stored()?.iter().filter(|stored| !layout::is_probe(stored.id)) {
-            let execution = self.execution(stored)?;
-            let exit_code =
-                if execution == Execution::Absent { self.exit_code(stored).await } else { None };
-            let never_opened = self.is_marked(stored.id);
-            all.push(Observed { id: stored.id, execution, never_opened, exit_code });
-        }
-        // What podman has forgotten must be seen, to be cleared up or built again.
-        for id in self.noted()? {
-            if !all.iter().any(|seen| seen.id == id) {
-                let (execution, never_opened) = (Execution::Absent, self.is_marked(id));
-                all.push(Observed { id, execution, never_opened, exit_code: None });
-            }
-        }
-        Ok(all)
+        self.observe_all().await
     }
-
     async fn usage(&self) -> Result<Vec<Usage>, EngineError> {
-        let mut all = Vec::new();
-        for stored in self.stored()?.iter().filter(|stored| !layout::is_probe(stored.id)) {
-            let pids = self.cgroup(stored).processes().unwrap_or_default();
-            // A process that ends meanwhile is none.
-            let stats: Vec<_> = pids
-                .iter()
-                .filter_map(|pid| procfs::process::Process::new(*pid).ok()?.stat().ok())
-                .collect();
-            if stats.is_empty() {
-                continue;
-            }
-            let ticks: u64 = stats.iter().map(|stat| stat.utime + stat.stime).sum();
-            all.push(Usage {
-                id: stored.id,
-                processor: Duration::from_millis(ticks * 1000 / procfs::ticks_per_second()),
-                memory_bytes: stats.iter().map(|stat| stat.rss * procfs::page_size()).sum(),
-                processes: u32::try_from(stats.len()).unwrap_or(u32::MAX),
-            });
-        }
-        Ok(all)
+        self.usage_of_all()
     }
 }

@@ -30,6 +30,13 @@ impl Podman {
     /// Cancel safe, and so is its death: a note says what podman has forgotten already and is not
     /// cleared up yet, for the next call.
     pub(crate) async fn remove(&self, id: ContainerId, name: &str) -> Result<(), EngineError> {
+        self.clear(id, name).await?;
+        self.unmark(id)
+    }
+
+    /// As [`Podman::remove`], but a copy that never ran stays marked as one: it is built again.
+    pub(super) async fn clear(&self, id: ContainerId, name: &str) -> Result<(), EngineError> {
+        self.threads.rest(id).await;
         self.refuse(id).await;
         self.disarm_target(id).await;
         let note = self.config.removals().join(id.to_string());
@@ -37,10 +44,12 @@ impl Podman {
             write(&note, &stored.podman_id)?;
             self.remove_from_podman(&stored, name).await?;
         }
-        let Some(podman_id) = read(&note)? else { return self.unmark(id) };
+        let Some(podman_id) = read(&note)? else { return Ok(()) };
         let ended = helpers::end(&podman_id, HELPERS).await;
-        // A helper that is stuck in the kernel is no reason to leave what can be removed.
         let cgroup = self.hierarchy.group(&layout::container_cgroup(&podman_id));
+        // A runc that outlived podman may have put processes there since.
+        cgroup.empty(EMPTY).await?;
+        // A helper that is stuck in the kernel is no reason to leave what can be removed.
         let cleared = mounts::remove_dir(&runc_dir(&podman_id)).and_then(|()| {
             cgroup.remove().map_err(|source| EngineError::Io {
                 what: format!("removing {}", cgroup.path().display()),
@@ -48,9 +57,21 @@ impl Podman {
             })
         });
         self.unmark_frozen(&podman_id)?;
-        self.unmark(id)?;
         ended.and(cleared)?;
         remove_file(&note)
+    }
+
+    /// True where a removal has begun, podman has forgotten the container, and processes of it
+    /// are there all the same.
+    pub(super) fn is_half_removed_and_alive(&self, id: ContainerId) -> Result<bool, EngineError> {
+        let Some(podman_id) = read(&self.config.removals().join(id.to_string()))? else {
+            return Ok(false);
+        };
+        let cgroup = self.hierarchy.group(&layout::container_cgroup(&podman_id));
+        cgroup.is_populated().map_err(|source| EngineError::Io {
+            what: format!("reading {}", cgroup.path().display()),
+            source,
+        })
     }
 
     async fn remove_from_podman(&self, stored: &Stored, name: &str) -> Result<(), EngineError> {

@@ -7,8 +7,9 @@
 //! - the service and its children sit in a control group of their own, which is killed
 //!   and empty before a service starts, whatever life of the agent filled it;
 //! - the service is killed by the kernel when the agent dies (`PDEATHSIG`);
-//! - every service has its own directory with the stand-in named `criu`; directories of
-//!   earlier services are gone, and a stand-in that was run from one refuses.
+//! - every service has its own directory with the stand-in named `criu`, and a socket there;
+//!   those of earlier services stay, without one: a runc that outlived its service runs the
+//!   stand-in, which refuses, and not the real criu behind it in the path.
 //!
 //! Running containers outlive the agent; [`super::leftovers`] saves their monitors.
 
@@ -32,6 +33,7 @@ use super::cgroup::Hierarchy;
 use super::confine;
 use super::layout::EngineConfig;
 use super::leftovers::Leftovers;
+use crate::criu::SOCKET;
 use crate::criu::gate::Gate;
 
 /// How long a service may take until its socket answers.
@@ -40,6 +42,9 @@ const START: Duration = Duration::from_secs(20);
 const PAUSE_MIN: Duration = Duration::from_millis(100);
 /// … to here.
 const PAUSE_MAX: Duration = Duration::from_secs(5);
+
+/// So many earlier services' stand-ins are kept: no runc is left by one before those.
+const RETIRED: usize = 16;
 
 /// A running `podman system service`; dropped, it dies with everything that it started.
 pub(crate) struct Service {
@@ -124,14 +129,22 @@ impl Service {
     /// earlier one left has ended. Cancel safe.
     pub(crate) async fn ready(&self) -> Result<(), EngineError> {
         let mut state = self.state.clone();
-        // Where the keeper has ended the next wait says so.
-        drop(state.wait_for(|state| *state != State::Clearing).await);
-        match tokio::time::timeout(START, state.wait_for(|state| *state == State::Up)).await {
-            Ok(Ok(_)) => Ok(()),
-            _ => Err(EngineError::Unreachable {
-                socket: self.socket.display().to_string(),
-                source: io::ErrorKind::TimedOut.into(),
-            }),
+        let mut patience = START;
+        loop {
+            // Where the keeper has ended the next wait says so.
+            drop(state.wait_for(|state| *state != State::Clearing).await);
+            let begun = Instant::now();
+            let not_starting = state.wait_for(|state| *state != State::Starting);
+            match tokio::time::timeout(patience, not_starting).await {
+                Ok(Ok(state)) if *state == State::Up => return Ok(()),
+                Ok(Ok(_)) => patience = patience.saturating_sub(begun.elapsed()),
+                _ => {
+                    return Err(EngineError::Unreachable {
+                        socket: self.socket.display().to_string(),
+                        source: io::ErrorKind::TimedOut.into(),
+                    });
+                }
+            }
         }
     }
 
@@ -190,6 +203,10 @@ impl Keeper {
         let cleared = self.leftovers.clear(&self.stop.asked);
         self.state.send_replace(State::Starting);
         cleared?;
+        if self.stop.asked.load(Ordering::Acquire) {
+            // Dumps may be at work still.
+            return Ok(());
+        }
         let io = |what: &str| {
             let what = what.to_owned();
             move |source| EngineError::Io { what, source }
@@ -226,11 +243,10 @@ impl Keeper {
         answers
     }
 
-    /// A new directory with the stand-ins `criu` and `tar`, and `real/criu`; those of earlier
-    /// services go.
+    /// A new directory with the stand-ins `criu` and `tar`, and `real/criu`.
     fn make_shim(&self) -> io::Result<PathBuf> {
         let all = self.config.shims();
-        renew(&all)?;
+        retire(&all)?;
         let dir = all.join(&uuid::Uuid::new_v4().simple().to_string()[..8]);
         fs::create_dir_all(dir.join("real"))?;
         for name in ["criu", "tar"] {
@@ -274,6 +290,25 @@ impl Keeper {
         }
         Ok(())
     }
+}
+
+/// Has the stand-ins of earlier services refuse; the oldest go.
+fn retire(all: &Path) -> io::Result<()> {
+    fs::create_dir_all(all)?;
+    let earlier = fs::read_dir(all)?.collect::<io::Result<Vec<_>>>()?;
+    for dir in &earlier {
+        match fs::remove_file(dir.path().join(SOCKET)) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+            _ => {}
+        }
+    }
+    let retired = |dir: &fs::DirEntry| dir.metadata()?.modified();
+    let mut by_age = earlier
+        .iter()
+        .map(|dir| Ok((retired(dir)?, dir.path())))
+        .collect::<io::Result<Vec<_>>>()?;
+    by_age.sort();
+    by_age.iter().rev().skip(RETIRED).try_for_each(|(_, dir)| fs::remove_dir_all(dir))
 }
 
 /// Makes the directory, empty.
@@ -324,6 +359,33 @@ mod tests {
 
     /// Starts, notes its number, and never listens.
     const DEAF: &str = "#!/bin/sh\necho $$ >> \"$TMPDIR/../../started\"\nexec sleep 1000\n";
+
+    #[test]
+    fn the_stand_ins_of_earlier_services_stay_for_a_while_and_refuse() {
+        let dir = tempfile::tempdir().expect("tempdir");
+        let mut made = Vec::new();
+        for number in 0..RETIRED + 3 {
+            retire(dir.path()).expect("retire");
+            let shim = dir.path().join(number.to_string());
+            fs::create_dir(&shim).expect("mkdir");
+            fs::write(shim.join("criu"), "").expect("write");
+            fs::write(shim.join(SOCKET), "").expect("write");
+            // Whatever the clock's ticks are.
+            let then = std::time::SystemTime::UNIX_EPOCH + Duration::from_secs(number as u64);
+            for earlier in &made[made.len().saturating_sub(1)..] {
+                fs::File::open(earlier).and_then(|dir| dir.set_modified(then)).expect("utimes");
+            }
+            made.push(shim);
+        }
+        retire(dir.path()).expect("retire");
+        let is_there: Vec<bool> = made.iter().map(|shim| shim.join("criu").exists()).collect();
+        assert_eq!(is_there[..3], [false; 3]);
+        assert_eq!(is_there[3..], [true; RETIRED]);
+        assert!(
+            made.iter().all(|shim| !shim.join(SOCKET).exists()),
+            "a runc of one would be heard"
+        );
+    }
 
     #[tokio::test]
     async fn a_service_that_does_not_listen_is_ended_and_another_one_started() {

@@ -97,6 +97,7 @@ impl Podman {
         if mode == Mode::Cold {
             return super::Engine::start(self, spec).await;
         }
+        self.threads.rest(spec.id).await;
         self.disarm_source(spec.id, spec.name.as_str()).await?;
         let stored = self.must_find(spec, "thawing")?;
         // Of a service that died: it would freeze what is thawed now.
@@ -107,7 +108,10 @@ impl Podman {
                 self.cgroup(&stored).settle(false, SETTLE).await?;
                 self.clear_dump(&stored)
             }
-            Execution::Absent => Err(wrong(spec, "thawing", "its processes are gone")),
+            Execution::Absent => {
+                self.unmark_frozen(&stored.podman_id)?;
+                Err(wrong(spec, "thawing", "its processes are gone"))
+            }
             Execution::Gated => Err(wrong(spec, "thawing", "it waits at the gate on this node")),
         }
     }

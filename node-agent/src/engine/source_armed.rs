@@ -84,9 +84,10 @@ impl Podman {
             return Err(wrong(spec, "arming", "it does not run"));
         }
         let (upper, shm) = (self.upper(&stored), self.shm(&stored));
-        let log = self.log(&stored);
-        let before =
-            blocking("reading the container's files", move || Before::look(&upper, &shm, &log));
+        let (log, cgroup) = (self.log(&stored), self.cgroup(&stored));
+        let before = self.threads.run(spec.id, "reading the container's files", move || {
+            Before::look(&upper, &shm, &log, &mapped_for_writing(&cgroup.processes()?))
+        });
         let before = before.await?;
         self.write_metadata(spec, &stored, images, metadata).await?;
 
@@ -211,7 +212,10 @@ impl Podman {
         };
         noted.note(Moment::Dumped);
         grown.finish(sink).map_err(failed("reading", images))?;
-        armed.attended.done().await.map_err(&blame)?;
+        match tokio::time::timeout(DUMP, armed.attended.done()).await {
+            Ok(done) => done.map_err(&blame)?,
+            Err(_) => return Err(late(spec, "checkpointing", DUMP)),
+        }
         if self.execution(stored)? != Execution::Frozen {
             let why = "it did not stay frozen, the checkpoint is stale";
             return Err(wrong(spec, "checkpointing", why));
@@ -228,12 +232,12 @@ impl Podman {
         let (upper, root) = (self.upper(stored), self.root(stored));
         let (shm, log, into) = (self.shm(stored), self.log(stored), images.to_owned());
         let (before, cgroup) = (before.clone(), self.cgroup(stored));
-        blocking("collecting the container's last changes", move || {
+        let collecting = "collecting the container's last changes";
+        let written = self.threads.run(stored.id, collecting, move || {
             let mapped = mapped_for_writing(&cgroup.processes()?);
             before.write_changes(&upper, &root, &Frozen { shm, log, mapped }, &into)
-        })
-        .await
-        .map(drop)
+        });
+        written.await.map(drop)
     }
 
     /// Undoes [`Podman::arm_source`], and waits for a dump that is under way to end: criu
@@ -258,6 +262,14 @@ impl Podman {
         }
         self.armed().remove(&id);
         Ok(())
+    }
+
+    /// Disarms a source that has ended before it was frozen: nobody will call the move off here.
+    pub(super) fn disarm_ended(&self, id: ContainerId) {
+        let mut all = self.armed();
+        if all.get(&id).is_some_and(|armed| !armed.has_begun.load(Ordering::Acquire)) {
+            all.remove(&id);
+        }
     }
 
     pub(super) fn upper(&self, stored: &Stored) -> PathBuf {
@@ -364,16 +376,6 @@ impl Growing {
 
 fn is_full(dir: &Path) -> bool {
     statvfs(dir).is_ok_and(|stat| stat.blocks_available() == 0)
-}
-
-/// Runs what blocks on a thread for that.
-pub(super) async fn blocking<T: Send + 'static>(
-    what: &'static str,
-    work: impl FnOnce() -> io::Result<T> + Send + 'static,
-) -> Result<T, EngineError> {
-    let done = tokio::task::spawn_blocking(work).await;
-    done.unwrap_or_else(|panic| std::panic::resume_unwind(panic.into_panic()))
-        .map_err(|source| EngineError::Io { what: what.into(), source })
 }
 
 /// The step took too long.

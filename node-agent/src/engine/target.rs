@@ -127,7 +127,7 @@ impl Podman {
         since.elapsed() < self.config.good_for && !restore.is_finished()
     }
 
-    /// Removes what an earlier attempt left; refused where that may run.
+    /// Removes what an earlier attempt left but for its mark; refused where that may run.
     pub(super) async fn clear_the_way(
         &self,
         spec: &ContainerSpec,
@@ -138,7 +138,7 @@ impl Podman {
             None => Execution::Absent,
         };
         match execution {
-            Execution::Absent | Execution::Gated => self.remove(spec.id, spec.name.as_str()).await,
+            Execution::Absent | Execution::Gated => self.clear(spec.id, spec.name.as_str()).await,
             Execution::Running | Execution::Frozen => {
                 Err(wrong(spec, step, "a copy of it runs or is frozen on this node"))
             }

@@ -22,9 +22,9 @@ use super::EngineError;
 use super::late;
 use super::podman::Podman;
 use super::source::wrong;
-use super::source_armed::{DESCRIPTORS, METADATA, blocking, failed, late as too_late};
+use super::source_armed::{DESCRIPTORS, METADATA, failed, late as too_late};
 use super::target::{Answer, Staged};
-use crate::criu::gate::Attended;
+use crate::criu::gate::{Attended, GateError};
 use crate::moments::Noted;
 
 /// How long podman may take until criu waits.
@@ -40,6 +40,19 @@ pub(super) struct ArmedTarget {
     attended: Attended,
     pub(super) restore: JoinHandle<Answer>,
     pub(super) since: Instant,
+}
+
+/// Why a copy is not at the gate.
+struct Unstaged {
+    error: EngineError,
+    /// podman, runc or criu ended before its time; nothing is wrong with the images.
+    has_died: bool,
+}
+
+impl From<EngineError> for Unstaged {
+    fn from(error: EngineError) -> Self {
+        Self { error, has_died: false }
+    }
 }
 
 impl Podman {
@@ -95,21 +108,38 @@ impl Podman {
             return Ok(());
         }
         let is_good = |armed: &ArmedTarget| self.is_good(armed.since, &armed.restore);
-        let mut waiting = self.waiting().remove(&spec.id).filter(is_good);
-        if waiting.is_none() {
-            self.arm_target(spec, images, metadata).await?;
-            waiting = self.waiting().remove(&spec.id);
+        let waiting = self.waiting().remove(&spec.id).filter(is_good);
+        if let Some(armed) = waiting {
+            match self.restore_armed(spec, images, armed, noted).await {
+                Ok(()) => return Ok(()),
+                Err(Unstaged { error, has_died: false }) => return Err(error),
+                Err(Unstaged { error, .. }) => {
+                    tracing::warn!(container = %spec.name, %error, "who was armed has died: armed anew");
+                }
+            }
         }
-        let Some(ArmedTarget { attended, restore, since }) = waiting else {
+        self.arm_target(spec, images, metadata).await?;
+        let Some(armed) = self.waiting().remove(&spec.id) else {
             return Err(wrong(spec, "staging", "it was disarmed meanwhile"));
         };
+        self.restore_armed(spec, images, armed, noted).await.map_err(|unstaged| unstaged.error)
+    }
+
+    /// Has what was armed restore.
+    async fn restore_armed(
+        &self,
+        spec: &ContainerSpec,
+        images: &Path,
+        armed: ArmedTarget,
+        noted: &Noted,
+    ) -> Result<(), Unstaged> {
+        let ArmedTarget { attended, restore, since } = armed;
         let stored = self.must_find(spec, "staging")?;
         let (from, root) = (images.to_owned(), self.root(&stored));
         let (shm, log) = (self.shm(&stored), self.log(&stored));
-        blocking("putting the container's last changes in place", move || {
-            late::apply(&from, &root, &shm, &log)
-        })
-        .await?;
+        let putting = "putting the container's last changes in place";
+        let put = move || late::apply(&from, &root, &shm, &log);
+        self.threads.run(spec.id, putting, put).await?;
         noted.note(Moment::Restoring);
         let staged = async {
             attended.go()?;
@@ -123,9 +153,11 @@ impl Podman {
             }
             Ok(Err(error)) => {
                 drop(attended);
-                Err(self.blame(spec, "restoring", restore, error).await)
+                let has_died = !matches!(error, GateError::Failed);
+                let error = self.blame(spec, "restoring", restore, error).await;
+                Err(Unstaged { error, has_died })
             }
-            Err(_) => Err(too_late(spec, "restoring", STAGE)),
+            Err(_) => Err(too_late(spec, "restoring", STAGE).into()),
         }
     }
 

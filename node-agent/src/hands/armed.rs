@@ -2,8 +2,8 @@
 //!
 //! ```text
 //! source   arm: metadata ──archive──▶     freeze: images ──archive, growing──▶
-//! target   prepare: ◀── metadata          fetch: ◀── images; with the first byte the address
-//!          is claimed: guarded, held, attached, announced
+//! target   prepare: ◀── metadata          fetch: ◀── images; with the first that is sent the
+//!          address is claimed: guarded, held, attached, announced
 //! ```
 
 use std::fs::File;
@@ -192,8 +192,9 @@ async fn arm_in_time<E: Engine>(
     Ok(tools.engine.await_images(&record.spec, images, &metadata).await?)
 }
 
-/// Target: the images, verified whole. With the first of them the source is known to be
-/// frozen and cut, and the address is claimed.
+/// Target: the images, verified whole. With the first of them that this agent is sent, the source
+/// is known to be frozen and cut, and the address is claimed. What an earlier life had stored
+/// tells nothing of the source as it is now.
 pub(super) async fn fetch<E: Engine>(
     tools: &Tools<E>,
     record: &Record,
@@ -213,7 +214,7 @@ pub(super) async fn fetch<E: Engine>(
     let transfer = tools.streams.receive_archive(stream, from.into(), incoming.clone(), options);
     let (mut progress, nearing) = (transfer.progress(), transfer.progress());
     let first_byte = async {
-        let has_come = progress.wait_for(|at| at.bytes > 0).await.is_ok();
+        let has_come = progress.wait_for(|at| at.wire_bytes > 0).await.is_ok();
         // Where none came the transfer has failed, and says so itself.
         if !has_come {
             return Ok(());
@@ -248,7 +249,8 @@ pub(super) async fn stage<E: Engine>(
     let (container, epoch) = (record.spec.id, record.epoch);
     tools.begin(record, Step::Staging);
     if !tools.claims().contains_key(&container) {
-        claim(tools, record).await?;
+        // Sent nothing since a restart, nobody knows of the source. The opening attaches it.
+        tools.network.cut(container).await?;
     }
     let (images, metadata) =
         (tools.images.path(container, epoch), tools.metadata(container, epoch));
@@ -283,7 +285,7 @@ pub(super) async fn open<E: Engine>(
         }
     };
     tools.engine.open(spec, record.mode, noted, runs).await?;
-    // Attached already, but after a restart of the agent, and then guarded.
+    // Attached already, but where this life of the agent was not sent the images.
     tools.network.attach(spec.id, &spec.address).await?;
     forget(tools, spec.id, Some(record.epoch)).await
 }
@@ -301,6 +303,10 @@ pub(super) async fn forget<E: Engine>(
         let metadata = tools.metadata(container, epoch);
         remove_dir(&metadata)?;
         super::calls::remove(&arrived::note_of(&metadata)).await?;
+    }
+    if epoch.is_none() {
+        // Every checkpoint of it, whole or partial, and all that was known of it.
+        super::calls::sweep(tools, &format!("{container}-")).await?;
     }
     tools.unfinished().remove(&container);
     tools.images.clear(container, None)?;
@@ -321,6 +327,7 @@ async fn claim<E: Engine>(tools: &Tools<E>, record: &Record) -> Result<(), CallE
     let held = tools.network.hold(spec.id, &spec.address).await?;
     port.attach()?;
     port.announce()?;
+    tracing::info!(container = %spec.id, "the address is claimed: frames for it are held here");
     tools.claims().insert(spec.id, Claim { port, held, _gap: gap });
     Ok(())
 }

@@ -6,7 +6,7 @@ use std::time::Duration;
 use godwit_bus::stream::{Progress as StreamProgress, ReceiveOptions, Receiving, manifest_digest};
 use godwit_proto::container::Mode;
 use godwit_proto::frame::{Progress, Step};
-use godwit_proto::id::Digest;
+use godwit_proto::id::{ContainerId, Digest, Epoch};
 use godwit_proto::migration::{Call, Outcome, Record};
 use godwit_proto::stream::StreamId;
 use godwit_proto::timeline::Moment;
@@ -52,6 +52,7 @@ async fn do_it<E: Engine>(
         }
         Call::Start => {
             // Of a move that it did not live to see.
+            withdraw(tools, spec.id, record.epoch).await?;
             armed::forget(tools, spec.id, None).await?;
             tools.network.ensure(spec.id, &spec.address).await?;
             tools.network.attach(spec.id, &spec.address).await?;
@@ -60,6 +61,7 @@ async fn do_it<E: Engine>(
         Call::Stop => {
             tools.engine.stop(spec, grace_seconds(record)).await?;
             // Of a move that was armed and is none any more.
+            withdraw(tools, spec.id, record.epoch).await?;
             armed::forget(tools, spec.id, None).await?;
         }
         Call::Arm(arming) if arming.plan.mode == Mode::Live => {
@@ -102,25 +104,33 @@ async fn do_it<E: Engine>(
         }
         Call::Destroy => {
             let container = spec.id;
-            let files = spooled(tools, &format!("{container}-")).await?;
-            let name = |file: &PathBuf| file.file_name()?.to_str().map(str::to_owned);
-            let earlier = files.iter().filter_map(|file| epoch_of(container, &name(file)?));
-            // An epoch that was given out since may not have been told of those before it.
-            for epoch in earlier.chain([record.epoch]) {
-                tools.streams.withdraw(&StreamId::Checkpoint { container, epoch });
-                tools.streams.withdraw(&StreamId::Metadata { container, epoch });
-            }
+            withdraw(tools, container, record.epoch).await?;
             // First: the address is another node's, whatever the rest takes.
             tools.network.cut(container).await?;
             tools.engine.destroy(spec).await?;
             armed::forget(tools, container, None).await?;
             tools.network.remove(container).await?;
-            // Every checkpoint of it, of whichever epoch, whole or partial.
-            sweep(tools, &format!("{container}-")).await?;
             images::forget(tools, &spec.image).await?;
         }
     }
     Ok(Outcome::Done)
+}
+
+/// Nothing of the container is offered to anybody any more: of no epoch that is in the spool,
+/// nor of `newest`, which may not have been told of those before it.
+async fn withdraw<E>(
+    tools: &Tools<E>,
+    container: ContainerId,
+    newest: Epoch,
+) -> Result<(), CallError> {
+    let files = spooled(tools, &format!("{container}-")).await?;
+    let name = |file: &PathBuf| file.file_name()?.to_str().map(str::to_owned);
+    let earlier = files.iter().filter_map(|file| epoch_of(container, &name(file)?));
+    for epoch in earlier.chain([newest]) {
+        tools.streams.withdraw(&StreamId::Checkpoint { container, epoch });
+        tools.streams.withdraw(&StreamId::Metadata { container, epoch });
+    }
+    Ok(())
 }
 
 /// Target: to the gate, the plain way.
@@ -318,7 +328,7 @@ mod tests {
     fn a_stop_waits_as_long_as_was_asked_and_never_less() {
         let mut record = Record {
             spec: crate::engine::testing::spec(),
-            epoch: godwit_proto::id::Epoch { generation: 1, counter: 1 },
+            epoch: Epoch { generation: 1, counter: 1 },
             phase: godwit_proto::migration::Phase::Stopped,
             role: godwit_proto::migration::Role::Owner,
             peer: None,

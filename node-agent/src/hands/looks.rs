@@ -1,5 +1,6 @@
 //! A look at the kernel, as the machine wants it.
 
+use godwit_proto::container::Execution;
 use godwit_proto::migration::{Input, Sight};
 
 use super::{CallError, Tools, told};
@@ -27,6 +28,9 @@ async fn sights<E: Engine>(tools: &Tools<E>, look: u64) -> Result<Input, CallErr
             sights.push((copy.id, sight));
         } else if let Some(spec) = tools.engine.spec(copy.id).await? {
             strangers.push((Box::new(spec), sight));
+        } else if sight.execution == Execution::Absent {
+            // A mark of a container that neither the ledger nor podman remembers.
+            tools.engine.forget(copy.id).await?;
         } else {
             tracing::warn!(container = %copy.id, "the engine does not say what this container is");
         }

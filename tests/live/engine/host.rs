@@ -283,8 +283,8 @@ pub(crate) fn podman_id(spec: &ContainerSpec) -> Option<String> {
     Some(found["id"].as_str()?.to_owned())
 }
 
-/// No mount, directory, cgroup or process of the container.
-pub(crate) async fn nothing_is_left(podman_id: &str) {
+/// No mount, directory, cgroup or process names the container.
+pub(crate) fn no_trace_is_left(podman_id: &str) {
     let mounts = std::fs::read_to_string("/proc/mounts").expect("mounts");
     let left: Vec<&str> = mounts.lines().filter(|line| line.contains(podman_id)).collect();
     assert_eq!(left, [""; 0], "mounts");
@@ -298,9 +298,15 @@ pub(crate) async fn nothing_is_left(podman_id: &str) {
     }
     let cgroup = format!("/sys/fs/cgroup/libpod_parent/libpod-{podman_id}");
     assert!(!Path::new(&cgroup).exists(), "{cgroup} is left");
-    let of_it = |p: &Process| p.command.contains(podman_id) || p.name == "criu-gate";
-    let left: Vec<_> = processes().into_iter().filter(of_it).collect();
+    let left: Vec<_> = processes().into_iter().filter(|p| p.command.contains(podman_id)).collect();
     assert!(left.is_empty(), "processes {left:?}");
+}
+
+/// No trace of the container, nor of any other's move.
+pub(crate) async fn nothing_is_left(podman_id: &str) {
+    no_trace_is_left(podman_id);
+    let proxies: Vec<_> = processes().into_iter().filter(|p| p.name == "criu-gate").collect();
+    assert!(proxies.is_empty(), "processes {proxies:?}");
     let temporary = config().workdir.join("podman");
     let files = || std::fs::read_dir(&temporary).map_or(0, Iterator::count);
     until("end of podman's temporary files", || files() == 0).await;

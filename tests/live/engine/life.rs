@@ -3,8 +3,12 @@
 use godwit_agent::engine::{Engine, EngineError, Podman};
 use godwit_proto::container::{Execution, Mode};
 
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
+
 use super::host::{Host, config, nothing_is_left, processes, until};
 use super::in_a_host;
+use super::victims::until_it_is_dead;
 
 #[test]
 fn a_container_is_created_started_stopped_and_destroyed() {
@@ -31,6 +35,41 @@ fn a_container_is_created_started_stopped_and_destroyed() {
         assert_eq!((seen.execution, seen.exit_code), (Execution::Absent, Some(137)));
         host.down().await;
     });
+}
+
+#[test]
+fn what_is_started_anew_is_neither_frozen_nor_gated() {
+    in_a_host(async {
+        for is_staged in [false, true] {
+            let host = match is_staged {
+                false => Host::dumped(Mode::Plain).await.0,
+                true => Host::staged(Mode::Plain).await.0,
+            };
+            let id = host.podman_id().expect("id");
+            kill_it(&id);
+            until_it_is_dead(&id).await;
+            host.engine.start(&host.spec).await.expect("start");
+            // Its next life looks after every mark.
+            kill_service(&host).await;
+            host.until_ticks_pass(5).await;
+            assert_eq!(host.execution().await, Some(Execution::Running), "staged: {is_staged}");
+            host.down().await;
+        }
+    });
+}
+
+/// Kills every process of the container, frozen or not.
+fn kill_it(podman_id: &str) {
+    let group = format!("/sys/fs/cgroup/libpod_parent/libpod-{podman_id}/cgroup.kill");
+    std::fs::write(group, "1").expect("cgroup.kill");
+}
+
+/// Ends podman's service; returns once another one answers.
+async fn kill_service(host: &Host) {
+    let before = host.engine.service_pid().expect("a service");
+    kill(Pid::from_raw(before.cast_signed()), Signal::SIGKILL).expect("kill");
+    until("end of the service", || host.engine.service_pid() != Some(before)).await;
+    host.engine.ready().await.expect("ready");
 }
 
 #[test]
