@@ -231,8 +231,8 @@ fn a_target_that_comes_back_to_nobody_leaves_the_source_its_address() {
     fabric.start_agent_without_discovery("edge-b");
     eventually("it has taken its part up again", || {
         let log = lines(&fabric, "edge-b").split_off(before);
-        let has_fetched = log.iter().any(|line| line.contains("call=Fetch"));
-        if has_fetched { Ok(()) } else { Err(log) }
+        let is_up = log.iter().any(|line| line.contains("taken up where it was left"));
+        if is_up { Ok(()) } else { Err(log) }
     });
     scene.ticks_on();
     fabric.start_controller();

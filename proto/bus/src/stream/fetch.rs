@@ -103,6 +103,7 @@ impl Fetch {
             let Subject { version, size_bytes, .. } = *sink.subject();
             let stored = sink.stored().clone();
             let end = stored.spans().last().map_or(0, |last| last.end);
+            tracing::info!(stream = %self.stream, bytes = stored.bytes(), "taken up where it was left");
             let extent = size_bytes.map_or(Extent::growing(end), Extent::whole);
             core = Some(fresh.resume(version, extent, stored));
             worker = Some(Worker::start(sink));
