@@ -1,6 +1,7 @@
 //! What a broker may be told: where to listen, and its limits.
 
 use std::net::{Ipv4Addr, SocketAddr};
+use std::path::PathBuf;
 
 use serde::Deserialize;
 
@@ -10,21 +11,91 @@ use serde::Deserialize;
 pub struct Config {
     /// Where to listen; MQTT 3.1.1 and 5 share every port. Port 0 takes a free one.
     pub listen: Vec<SocketAddr>,
+    /// The SQLite file that outlives the broker; without one all is forgotten with the process.
+    pub store: Option<PathBuf>,
+    /// What a message survives once it is acknowledged.
+    pub durability: Durability,
     /// How many clients may be connected; further ones are turned away.
     pub max_connections: usize,
-    /// The largest packet that a client may send.
-    pub max_packet_bytes: usize,
+    /// The largest packet that a client may send, in bytes.
+    pub max_packet_bytes: u32,
     /// How long a client may take from connecting to its CONNECT packet.
     pub connect_timeout_ms: u64,
+    /// How long a client may read nothing of what it is sent.
+    pub write_timeout_ms: u64,
+    /// The longest that a client of MQTT 5 may be silent, whatever it asks for; 0 for any time.
+    pub max_keep_alive_seconds: u16,
+    /// How much one client may hold, and all of them.
+    pub limits: Limits,
+}
+
+/// What a message survives once it is acknowledged.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Durability {
+    /// The death of the broker at any moment.
+    #[default]
+    Process,
+    /// The loss of the machine's power as well; each commit waits for the disk.
+    Power,
+}
+
+/// How much one client may hold, and all of them. What is beyond is refused or dropped, and counted.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[serde(default, deny_unknown_fields, rename_all = "kebab-case")]
+pub struct Limits {
+    /// Messages of QoS 1 and 2 under way to a client; its own receive maximum may be lower.
+    pub max_in_flight: u16,
+    /// Messages of QoS 2 that a client may publish before it releases the first.
+    pub receive_max: u16,
+    /// Messages that wait for one client; the newest are dropped.
+    pub max_queued: usize,
+    /// The same, in bytes.
+    pub max_queued_bytes: usize,
+    /// What may wait to be written to one client; beyond it messages of QoS 0 are dropped, and the
+    /// client is not read from.
+    pub max_outbox_bytes: usize,
+    /// Subscriptions of one client; further ones are refused with "quota exceeded".
+    pub max_subscriptions: usize,
+    /// Retained messages; further topics are not kept.
+    pub max_retained: usize,
+    /// The same, in bytes.
+    pub max_retained_bytes: usize,
+    /// The longest client id.
+    pub max_client_id_bytes: usize,
+    /// How long a session may outlive its connection; the default is for ever.
+    pub max_session_expiry_seconds: u32,
 }
 
 impl Default for Config {
     fn default() -> Self {
         Self {
             listen: vec![SocketAddr::from((Ipv4Addr::UNSPECIFIED, 1883))],
+            store: None,
+            durability: Durability::Process,
             max_connections: 10_000,
             max_packet_bytes: 2 << 20,
             connect_timeout_ms: 5_000,
+            write_timeout_ms: 30_000,
+            max_keep_alive_seconds: 0,
+            limits: Limits::default(),
+        }
+    }
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self {
+            max_in_flight: 256,
+            receive_max: 256,
+            max_queued: 10_000,
+            max_queued_bytes: 64 << 20,
+            max_outbox_bytes: 16 << 20,
+            max_subscriptions: 1_000,
+            max_retained: 100_000,
+            max_retained_bytes: 256 << 20,
+            max_client_id_bytes: 256,
+            max_session_expiry_seconds: u32::MAX,
         }
     }
 }

@@ -12,39 +12,53 @@
 //! # }
 //! ```
 //!
-//! rumqttd's own server is not used: it cannot be stopped or told a free port, leaves
-//! Nagle's algorithm on, deadlocks with a client that sends and receives streams at
-//! once, and a single odd packet kills its router. Nothing is kept on disk: retained
-//! messages vanish with the process, and every [session] says its births again.
+//! rumqttd's own server is not used: one odd packet kills it, it has no access rules, and it keeps
+//! nothing. Its router is inside, as the one way that every event takes; everything else is ours
+//! (docs/adr/0004-front-door.md).
 //!
-//! Reading order: this file (listeners, and a new router when one dies), `connection`
-//! (one client), `codec` (what a client may send), `clients` (take-over), `router`
-//! (rumqttd behind a closure).
+//! ```text
+//! socket ─ connection ─▶ lane (rumqttd's router) ─▶ engine ─▶ core ─┬▶ store (SQLite)
+//!    ▲                                                              │
+//!    └──────────── connection ◀── outbox ◀── what is kept ◀─────────┘
+//! ```
 //!
-//! [session]: ../godwit_bus/struct.Session.html
+//! Reading order: `core` (what a broker decides, without sockets), `lane`, `engine`, `store`,
+//! `connection`, `packet`.
 
-mod clients;
-mod codec;
+mod access;
 mod config;
 mod connection;
-mod router;
+mod core;
+mod engine;
+mod frames;
+mod lane;
+mod message;
+mod metrics;
+mod outbox;
+mod packet;
+mod store;
 
 use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::AtomicU64;
 
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{Semaphore, mpsc};
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
-use tracing::{error, info, warn};
+use tracing::{debug, error, info, warn};
 
-pub use crate::config::Config;
-pub use crate::router::QUIET;
+pub use crate::config::{Config, Durability, Limits};
+pub use crate::engine::EngineError;
+pub use crate::lane::QUIET;
+pub use crate::store::StoreError;
 
-use crate::clients::Clients;
-use crate::router::Router;
+use crate::access::Access;
+use crate::connection::{Door, Origin};
+use crate::engine::Engine;
+use crate::metrics::Metrics;
+use crate::outbox::Outboxes;
 
 /// Why a broker cannot start.
 #[derive(Debug, thiserror::Error)]
@@ -60,36 +74,25 @@ pub enum BrokerError {
     /// No address is configured.
     #[error("a broker needs an address to listen on: give one with --listen")]
     NoAddress,
+    /// What it works with.
+    #[error(transparent)]
+    Engine(#[from] EngineError),
 }
 
 /// A broker that listens: clients may connect, and are served once it runs.
-#[derive(Debug)]
 pub struct Broker {
-    config: Config,
     listeners: Vec<TcpListener>,
     addresses: Vec<SocketAddr>,
-}
-
-/// What the connections of one router share.
-struct Door {
-    config: Config,
-    router: Router,
-    clients: Arc<Clients>,
-    assigned: AtomicU64,
-}
-
-impl Door {
-    /// A client id for a client that brings none.
-    fn assign_id(&self) -> String {
-        format!("assigned-{}", self.assigned.fetch_add(1, Ordering::Relaxed))
-    }
+    door: Arc<Door>,
+    engine: Engine,
 }
 
 impl Broker {
-    /// Binds every address of `config`. From here on clients can connect.
+    /// Takes up what an earlier broker kept and binds every address of `config`. From here on
+    /// clients can connect.
     ///
     /// # Errors
-    /// When an address cannot be bound.
+    /// When an address cannot be bound, or the store not be used.
     pub async fn bind(config: Config) -> Result<Self, BrokerError> {
         let (mut listeners, mut addresses) = (Vec::new(), Vec::new());
         for &address in &config.listen {
@@ -102,7 +105,11 @@ impl Broker {
         if listeners.is_empty() {
             return Err(BrokerError::NoAddress);
         }
-        Ok(Self { config, listeners, addresses })
+        let (outboxes, metrics) = (Outboxes::default(), Arc::new(Metrics::default()));
+        let (engine, lane) = Engine::open(&config, outboxes.clone(), metrics.clone()).await?;
+        let (access, next) = (Access::default(), AtomicU64::new(1));
+        let door = Arc::new(Door { config, lane, outboxes, metrics, access, next });
+        Ok(Self { listeners, addresses, door, engine })
     }
 
     /// The bound addresses, in the configured order, with their real ports.
@@ -110,20 +117,42 @@ impl Broker {
         &self.addresses
     }
 
-    /// Serves until `shutdown`; the ports are free when it returns.
-    ///
-    /// A router that dies is replaced: clients lose their connection, not the broker.
+    /// Serves until `shutdown`; when it returns the ports are free, clients of MQTT 5 have been told
+    /// why, and what is kept is written.
     pub async fn run(self, shutdown: CancellationToken) {
+        let stop = CancellationToken::new();
+        let engine = tokio::spawn(self.engine.run(stop.clone()));
+        let room = Arc::new(Semaphore::new(self.door.config.max_connections));
         let (arrivals, mut streams) = mpsc::channel(64);
         let mut listeners = JoinSet::new();
         for listener in self.listeners {
             listeners.spawn(accept(listener, arrivals.clone()));
         }
         info!(addresses = ?self.addresses, "MQTT broker listening");
-        while !shutdown.is_cancelled() {
-            serve(&self.config, &mut streams, &shutdown).await;
+        let mut connections = JoinSet::new();
+        loop {
+            let (stream, address) = tokio::select! {
+                () = shutdown.cancelled() => break,
+                Some(arrival) = streams.recv() => arrival,
+                Some(_) = connections.join_next() => continue,
+            };
+            let Ok(place) = Arc::clone(&room).try_acquire_owned() else {
+                warn!(limit = self.door.config.max_connections, "client turned away: too many");
+                continue;
+            };
+            let (door, over) = (self.door.clone(), shutdown.clone());
+            connections.spawn(async move {
+                let origin = Origin { address: address.to_string() };
+                connection::serve(&door, stream, origin, &over).await;
+                drop(place);
+            });
         }
         listeners.shutdown().await;
+        while connections.join_next().await.is_some() {}
+        stop.cancel();
+        if engine.await.is_err() {
+            error!("the broker's engine panicked");
+        }
         info!("MQTT broker stopped");
     }
 }
@@ -131,66 +160,20 @@ impl Broker {
 /// Binds and runs a broker until `shutdown`.
 ///
 /// # Errors
-/// When an address cannot be bound.
+/// When an address cannot be bound, or the store not be used.
 pub async fn run(config: Config, shutdown: CancellationToken) -> Result<(), BrokerError> {
     Broker::bind(config).await?.run(shutdown).await;
     Ok(())
 }
 
-/// Serves clients until `shutdown` or the router's death.
-async fn serve(
-    config: &Config,
-    streams: &mut mpsc::Receiver<TcpStream>,
-    shutdown: &CancellationToken,
-) {
-    let Ok(router) = Router::start(config).await else {
-        error!("the router died at its start, starting another");
-        return;
-    };
-    let door = Arc::new(Door {
-        config: config.clone(),
-        router,
-        clients: Arc::default(),
-        assigned: AtomicU64::new(1),
-    });
-    let room = Arc::new(Semaphore::new(config.max_connections));
-    let over = shutdown.child_token();
-    let mut connections = JoinSet::new();
-    let mut death = Box::pin({
-        let door = Arc::clone(&door);
-        async move { door.router.died().await }
-    });
-    loop {
-        tokio::select! {
-            () = shutdown.cancelled() => break,
-            died = &mut death => {
-                error!(error = %died, "every client must reconnect");
-                break;
-            }
-            Some(stream) = streams.recv() => {
-                let Ok(place) = Arc::clone(&room).try_acquire_owned() else {
-                    warn!(limit = config.max_connections, "client turned away: too many");
-                    continue;
-                };
-                let (door, over) = (Arc::clone(&door), over.clone());
-                connections.spawn(async move {
-                    connection::serve(&door, stream, &over).await;
-                    drop(place);
-                });
-            }
-            Some(_) = connections.join_next() => {}
-        }
-    }
-    over.cancel();
-    // A dead router answers nobody: do not wait for goodbyes.
-    connections.shutdown().await;
-}
-
-async fn accept(listener: TcpListener, arrivals: mpsc::Sender<TcpStream>) {
+async fn accept(listener: TcpListener, arrivals: mpsc::Sender<(TcpStream, SocketAddr)>) {
     loop {
         match listener.accept().await {
-            Ok((stream, _)) => {
-                if arrivals.send(stream).await.is_err() {
+            Ok((stream, address)) => {
+                if let Err(error) = stream.set_nodelay(true) {
+                    debug!(%error, "TCP_NODELAY refused");
+                }
+                if arrivals.send((stream, address)).await.is_err() {
                     return;
                 }
             }

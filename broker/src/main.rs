@@ -17,18 +17,21 @@ use tracing_subscriber::EnvFilter;
 #[derive(Debug, Parser)]
 #[command(version)]
 struct Args {
-    /// A TOML file: listen, max-connections, max-packet-bytes, connect-timeout-ms.
+    /// A TOML file with the settings of docs/OPERATIONS.md.
     #[arg(long, env = "GODWIT_BROKER_CONFIG", value_name = "FILE")]
     config: Option<PathBuf>,
     /// An address to listen on, such as 0.0.0.0:1883; may be repeated.
     #[arg(long, env = "GODWIT_BROKER_LISTEN", value_delimiter = ',', value_name = "ADDRESS")]
     listen: Vec<SocketAddr>,
+    /// The SQLite file that outlives the broker; without one all is forgotten with the process.
+    #[arg(long, env = "GODWIT_BROKER_STORE", value_name = "FILE")]
+    store: Option<PathBuf>,
     /// How many clients may be connected.
     #[arg(long, env = "GODWIT_BROKER_MAX_CONNECTIONS", value_name = "N")]
     max_connections: Option<usize>,
     /// The largest packet that a client may send.
     #[arg(long, env = "GODWIT_BROKER_MAX_PACKET_BYTES", value_name = "BYTES")]
-    max_packet_bytes: Option<usize>,
+    max_packet_bytes: Option<u32>,
     /// What to log, such as `debug` or `godwit_broker=trace,rumqttd=info`.
     #[arg(long, env = "GODWIT_LOG", default_value = "info", value_name = "FILTER")]
     log: String,
@@ -75,6 +78,7 @@ fn read_config(args: &Args) -> anyhow::Result<Config> {
     if !args.listen.is_empty() {
         config.listen.clone_from(&args.listen);
     }
+    config.store = args.store.clone().or(config.store);
     config.max_connections = args.max_connections.unwrap_or(config.max_connections);
     config.max_packet_bytes = args.max_packet_bytes.unwrap_or(config.max_packet_bytes);
     Ok(config)

@@ -1,0 +1,203 @@
+//! From the first byte to the session: who is it, and may it come in.
+
+use std::num::NonZeroU16;
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::BytesMut;
+use bytestring::ByteString;
+use rmqtt_codec::v5::{Connect, ConnectAck, ConnectAckReason, Packet};
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
+
+use super::read::Reader;
+use super::write::Writer;
+use super::{Door, Origin};
+use crate::access::Identity;
+use crate::core::{Arrival, is_topic};
+use crate::message::ConnectionId;
+use crate::packet::{Codec, Greeting, Version, greeting};
+
+/// How many topics a client may give an alias.
+pub(super) const ALIASES: u16 = 64;
+
+/// Why nobody came in.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum NoGuest {
+    #[error("no CONNECT in time")]
+    Late,
+    #[error("it went away before CONNECT")]
+    Gone,
+    #[error("not MQTT")]
+    Foreign,
+    #[error("a version of MQTT that is not served")]
+    Version,
+    #[error("malformed CONNECT: {0}")]
+    Malformed(String),
+    #[error("refused: {0:?}")]
+    Refused(ConnectAckReason),
+}
+
+/// A client that is let in.
+pub(super) struct Guest {
+    pub(super) arrival: Arrival,
+    pub(super) reader: Reader,
+    pub(super) writer: Writer,
+    /// In seconds; 0 where the client may be silent for ever.
+    pub(super) keep_alive: u16,
+}
+
+/// Reads CONNECT and judges it. A client that is refused has been told why.
+pub(super) async fn greet(
+    door: &Arc<Door>,
+    connection: ConnectionId,
+    socket_in: &mut (impl AsyncRead + Unpin),
+    socket_out: &mut (impl AsyncWrite + Unpin),
+    origin: &Origin,
+) -> Result<Guest, NoGuest> {
+    let limit = Duration::from_millis(door.config.connect_timeout_ms);
+    let mut buffer = BytesMut::with_capacity(1024);
+    let hello = hello(door, &mut buffer, socket_in, socket_out);
+    let (mut codec, connect) =
+        tokio::time::timeout(limit, hello).await.map_err(|_| NoGuest::Late)??;
+    let judged = judge(door, connection, codec.version(), *connect, origin).await;
+    match judged {
+        Ok((mut arrival, answer)) => {
+            let (aliases, max_packet) = (answer.aliases, answer.max_packet);
+            let keep_alive = answer.ack.server_keepalive_sec.unwrap_or(answer.keep_alive);
+            let version = codec.version();
+            arrival.receive_max = arrival.receive_max.max(1);
+            let reader = Reader::new(door.clone(), connection, codec, buffer, keep_alive)
+                .with_rights(arrival.rights.clone());
+            let writer = Writer::new(door.clone(), connection, version, *answer.ack)
+                .with_limits(aliases, max_packet);
+            Ok(Guest { arrival, reader, writer, keep_alive })
+        }
+        Err(reason) => {
+            let ack = ConnectAck { reason_code: reason, ..ConnectAck::default() };
+            let mut out = BytesMut::new();
+            if codec.write(Packet::ConnectAck(Box::new(ack)), &mut out).is_ok() {
+                // A client that is gone needs no refusal.
+                let _ = tokio::time::timeout(limit, socket_out.write_all(&out)).await;
+                let _ = socket_out.shutdown().await;
+            }
+            door.metrics.refused.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
+            Err(NoGuest::Refused(reason))
+        }
+    }
+}
+
+async fn hello(
+    door: &Door,
+    buffer: &mut BytesMut,
+    socket_in: &mut (impl AsyncRead + Unpin),
+    socket_out: &mut (impl AsyncWrite + Unpin),
+) -> Result<(Codec, Box<Connect>), NoGuest> {
+    let mut fill = async |buffer: &mut BytesMut| match socket_in.read_buf(buffer).await {
+        Ok(0) | Err(_) => Err(NoGuest::Gone),
+        Ok(_) => Ok(()),
+    };
+    let version = loop {
+        match greeting(buffer) {
+            None => fill(buffer).await?,
+            Some(Greeting::Foreign) => return Err(NoGuest::Foreign),
+            Some(Greeting::Refused(words)) => {
+                let _ = socket_out.write_all(words).await;
+                let _ = socket_out.shutdown().await;
+                return Err(NoGuest::Version);
+            }
+            Some(Greeting::Known(version)) => break version,
+        }
+    };
+    let mut codec = Codec::new(version, door.config.max_packet_bytes);
+    loop {
+        match codec.read(buffer) {
+            Ok(Some(Packet::Connect(connect))) => return Ok((codec, connect)),
+            // The greeting was a CONNECT's.
+            Ok(Some(_)) => return Err(NoGuest::Foreign),
+            Ok(None) => fill(buffer).await?,
+            Err(error) => return Err(NoGuest::Malformed(error.to_string())),
+        }
+    }
+}
+
+/// What is said to a client that comes in.
+struct Welcome {
+    ack: Box<ConnectAck>,
+    keep_alive: u16,
+    /// How many aliases may be used towards it.
+    aliases: u16,
+    /// The largest packet that it takes.
+    max_packet: usize,
+}
+
+async fn judge(
+    door: &Door,
+    connection: ConnectionId,
+    version: Version,
+    connect: Connect,
+    origin: &Origin,
+) -> Result<(Arrival, Welcome), ConnectAckReason> {
+    let limits = door.config.limits;
+    let is_v5 = version == Version::V5;
+    if connect.auth_method.is_some() {
+        return Err(ConnectAckReason::BadAuthenticationMethod);
+    }
+    if connect.client_id.len() > limits.max_client_id_bytes || connect.client_id.contains('\0') {
+        return Err(ConnectAckReason::ClientIdentifierNotValid);
+    }
+    let is_unnamed = connect.client_id.is_empty();
+    if is_unnamed && !connect.clean_start && !is_v5 {
+        return Err(ConnectAckReason::ClientIdentifierNotValid);
+    }
+    let client = match is_unnamed {
+        true => ByteString::from(format!("assigned-{}", uuid::Uuid::new_v4().simple())),
+        false => connect.client_id.to_string().into(),
+    };
+    let identity = Identity {
+        client: &client,
+        user: connect.username.as_deref(),
+        password: connect.password.as_deref(),
+        address: &origin.address,
+    };
+    let rights = door.access.admit(&identity).await?;
+    if let Some(will) = &connect.last_will {
+        if !is_topic(&will.topic) {
+            return Err(ConnectAckReason::TopicNameInvalid);
+        }
+        if will.topic.starts_with('$') || !rights.may_publish(&will.topic) {
+            return Err(ConnectAckReason::NotAuthorized);
+        }
+    }
+    let most = limits.max_session_expiry_seconds;
+    let expiry_seconds = connect.session_expiry_interval_secs.min(most);
+    let max_keep_alive = door.config.max_keep_alive_seconds;
+    let is_too_long = max_keep_alive > 0
+        && is_v5
+        && (connect.keep_alive == 0 || connect.keep_alive > max_keep_alive);
+    let was_cut = expiry_seconds != connect.session_expiry_interval_secs;
+    let ack = ConnectAck {
+        session_expiry_interval_secs: was_cut.then_some(expiry_seconds),
+        receive_max: NonZeroU16::new(limits.receive_max).unwrap_or(NonZeroU16::MIN),
+        max_packet_size: Some(door.config.max_packet_bytes),
+        assigned_client_id: is_unnamed.then(|| client.clone()),
+        topic_alias_max: ALIASES,
+        server_keepalive_sec: is_too_long.then_some(max_keep_alive),
+        ..ConnectAck::default()
+    };
+    let welcome = Welcome {
+        ack: Box::new(ack),
+        keep_alive: connect.keep_alive,
+        aliases: connect.topic_alias_max.min(ALIASES),
+        max_packet: connect.max_packet_size.map_or(usize::MAX, |size| size.get() as usize),
+    };
+    let arrival = Arrival {
+        connection,
+        client,
+        is_clean: connect.clean_start,
+        expiry_seconds,
+        receive_max: connect.receive_max.map_or(u16::MAX, NonZeroU16::get),
+        will: connect.last_will,
+        rights,
+    };
+    Ok((arrival, welcome))
+}

@@ -1,0 +1,265 @@
+//! From the socket to the lane: every packet is judged, and what is in order goes on.
+
+use std::collections::HashMap;
+use std::num::NonZeroU16;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+
+use bytes::BytesMut;
+use bytestring::ByteString;
+use rmqtt_codec::error::DecodeError;
+use rmqtt_codec::types::{Publish, QoS};
+use rmqtt_codec::v5::{
+    Disconnect, DisconnectReasonCode, Packet, PublishAck, PublishAckReason, Subscribe,
+};
+use tokio::io::{AsyncRead, AsyncReadExt};
+use tokio::time::{Instant, timeout_at};
+
+use super::greet::ALIASES;
+use super::{Door, Ended};
+use crate::access::Rights;
+use crate::core::{Event, Parting, is_topic};
+use crate::message::ConnectionId;
+use crate::outbox::Outbox;
+use crate::packet::{Codec, Version};
+
+/// A buffer begins with this, which a client that is idle keeps.
+const SMALL: usize = 1024;
+/// One that reads fill grows to this.
+const LARGE: usize = 64 << 10;
+
+/// The reading half of a connection.
+pub(super) struct Reader {
+    door: Arc<Door>,
+    connection: ConnectionId,
+    codec: Codec,
+    buffer: BytesMut,
+    rights: Rights,
+    aliases: HashMap<NonZeroU16, ByteString>,
+    keep_alive: Option<Duration>,
+    events: Vec<Event>,
+}
+
+impl Reader {
+    pub(super) fn new(
+        door: Arc<Door>,
+        connection: ConnectionId,
+        codec: Codec,
+        buffer: BytesMut,
+        keep_alive: u16,
+    ) -> Self {
+        let keep_alive = Duration::from_millis(1500 * u64::from(keep_alive));
+        Self {
+            door,
+            connection,
+            codec,
+            buffer,
+            rights: Rights::default(),
+            aliases: HashMap::new(),
+            keep_alive: Some(keep_alive).filter(|time| !time.is_zero()),
+            events: Vec::new(),
+        }
+    }
+
+    pub(super) fn with_rights(mut self, rights: Rights) -> Self {
+        self.rights = rights;
+        self
+    }
+
+    /// Reads until the connection ends.
+    pub(super) async fn run(
+        &mut self,
+        outbox: &Outbox,
+        socket: &mut (impl AsyncRead + Unpin),
+    ) -> Ended {
+        let limit_bytes = self.door.config.limits.max_outbox_bytes;
+        loop {
+            let end = self.take_all();
+            if !self.events.is_empty() {
+                self.door.lane.send(std::mem::take(&mut self.events)).await;
+            }
+            if let Err(ended) = end {
+                return ended;
+            }
+            // Who does not read what it is answered is not read either.
+            outbox.below(limit_bytes).await;
+            if let Err(ended) = self.fill(socket).await {
+                return ended;
+            }
+        }
+    }
+
+    async fn fill(&mut self, socket: &mut (impl AsyncRead + Unpin)) -> Result<(), Ended> {
+        if self.buffer.capacity() - self.buffer.len() < SMALL {
+            self.buffer.reserve(SMALL);
+        }
+        let room = self.buffer.capacity() - self.buffer.len();
+        let read = socket.read_buf(&mut self.buffer);
+        let read = match self.keep_alive {
+            None => read.await?,
+            Some(patience) => match timeout_at(Instant::now() + patience, read).await {
+                Ok(read) => read?,
+                Err(_) => {
+                    let what = "no packet within 1.5 times its keep-alive".into();
+                    return Err(Ended::Broken {
+                        reason: DisconnectReasonCode::KeepAliveTimeout,
+                        what,
+                    });
+                }
+            },
+        };
+        if read == 0 {
+            return Err(Ended::Gone);
+        }
+        if read == room {
+            self.buffer.reserve(LARGE);
+        }
+        self.door.metrics.bytes_received.fetch_add(read as u64, Ordering::Relaxed);
+        Ok(())
+    }
+
+    /// Turns everything that has been read into events.
+    fn take_all(&mut self) -> Result<(), Ended> {
+        loop {
+            match self.codec.read(&mut self.buffer) {
+                Ok(Some(packet)) => self.take(packet)?,
+                Ok(None) => return Ok(()),
+                Err(error) => return Err(malformed(&error)),
+            }
+        }
+    }
+
+    fn take(&mut self, packet: Packet) -> Result<(), Ended> {
+        let connection = self.connection;
+        let event = match packet {
+            Packet::Publish(publish) => return self.on_publish(publish),
+            Packet::PublishAck(ack) => Event::Done(connection, ack.packet_id),
+            Packet::PublishComplete(done) => Event::Done(connection, done.packet_id),
+            Packet::PublishReceived(ack) if u8::from(ack.reason_code) >= 0x80 => {
+                // It does not want the message: there is nothing to release (MQTT 5, 4.3.3).
+                Event::Done(connection, ack.packet_id)
+            }
+            Packet::PublishReceived(ack) => Event::Received(connection, ack.packet_id),
+            Packet::PublishRelease(release) => Event::Release(connection, release.packet_id),
+            Packet::Subscribe(subscribe) => {
+                check(&subscribe)?;
+                Event::Subscribe(connection, subscribe)
+            }
+            Packet::Unsubscribe(unsubscribe) if unsubscribe.topic_filters.is_empty() => {
+                return Err(protocol("UNSUBSCRIBE without a filter"));
+            }
+            Packet::Unsubscribe(unsubscribe) => Event::Unsubscribe(connection, unsubscribe),
+            Packet::PingRequest => Event::Answer(connection, Packet::PingResponse),
+            Packet::Disconnect(disconnect) => return Err(farewell(&disconnect)),
+            Packet::Connect(_) => return Err(protocol("a second CONNECT")),
+            Packet::Auth(_) => return Err(protocol("AUTH without a method")),
+            _ => return Err(protocol("a packet that only brokers send")),
+        };
+        self.events.push(event);
+        Ok(())
+    }
+
+    fn on_publish(&mut self, mut publish: Box<Publish>) -> Result<(), Ended> {
+        self.door.metrics.messages_received.fetch_add(1, Ordering::Relaxed);
+        self.resolve(&mut publish)?;
+        if !is_topic(&publish.topic) {
+            let what = format!("`{}` is no topic", shown(&publish.topic));
+            return Err(Ended::Broken { reason: DisconnectReasonCode::TopicNameInvalid, what });
+        }
+        if let Some(properties) = &publish.properties
+            && !properties.subscription_ids.is_empty()
+        {
+            return Err(protocol("a subscription identifier in a client's PUBLISH"));
+        }
+        let is_reserved = publish.topic.starts_with('$');
+        let event = if is_reserved || !self.rights.may_publish(&publish.topic) {
+            self.door.metrics.refused.fetch_add(1, Ordering::Relaxed);
+            let Some(answer) = self.refuse(&publish) else { return Ok(()) };
+            Event::Answer(self.connection, answer)
+        } else {
+            Event::Publish(self.connection, publish)
+        };
+        self.events.push(event);
+        Ok(())
+    }
+
+    /// What is said to a publish that is not allowed: a client of 3.1.1 has no way to hear of it.
+    fn refuse(&self, publish: &Publish) -> Option<Packet> {
+        let reason_code = match self.codec.version() {
+            Version::V3 => PublishAckReason::Success,
+            Version::V5 => PublishAckReason::NotAuthorized,
+        };
+        let ack = PublishAck {
+            packet_id: publish.packet_id?,
+            reason_code,
+            properties: Vec::new(),
+            reason_string: None,
+        };
+        match publish.qos {
+            QoS::AtMostOnce => None,
+            QoS::AtLeastOnce => Some(Packet::PublishAck(ack)),
+            QoS::ExactlyOnce => Some(Packet::PublishReceived(ack)),
+        }
+    }
+
+    /// Puts the topic where an alias stands for it, and notes new aliases.
+    fn resolve(&mut self, publish: &mut Publish) -> Result<(), Ended> {
+        let alias = publish.properties.as_ref().and_then(|properties| properties.topic_alias);
+        let Some(alias) = alias else { return Ok(()) };
+        let invalid = |what: String| {
+            Err(Ended::Broken { reason: DisconnectReasonCode::TopicAliasInvalid, what })
+        };
+        if alias.get() > ALIASES {
+            return invalid(format!("topic alias {alias} is above {ALIASES}"));
+        }
+        if !publish.topic.is_empty() {
+            self.aliases.insert(alias, publish.topic.to_string().into());
+            return Ok(());
+        }
+        match self.aliases.get(&alias) {
+            Some(topic) => {
+                publish.topic = topic.clone();
+                Ok(())
+            }
+            None => Err(protocol("a topic alias that stands for nothing")),
+        }
+    }
+}
+
+/// A SUBSCRIBE that breaks the rules of its version ends the connection.
+fn check(subscribe: &Subscribe) -> Result<(), Ended> {
+    if subscribe.topic_filters.is_empty() {
+        return Err(protocol("SUBSCRIBE without a filter"));
+    }
+    let is_deaf_group = subscribe
+        .topic_filters
+        .iter()
+        .any(|(filter, options)| options.no_local && filter.starts_with("$share/"));
+    if is_deaf_group {
+        return Err(protocol("No Local on a shared subscription"));
+    }
+    Ok(())
+}
+
+fn farewell(disconnect: &Disconnect) -> Ended {
+    let is_will_void = disconnect.reason_code == DisconnectReasonCode::NormalDisconnection;
+    let expiry_seconds = disconnect.session_expiry_interval_secs;
+    Ended::Farewell(Parting { is_will_void, expiry_seconds })
+}
+
+fn protocol(what: &str) -> Ended {
+    Ended::Broken { reason: DisconnectReasonCode::ProtocolError, what: what.into() }
+}
+
+fn malformed(error: &DecodeError) -> Ended {
+    let reason = match error {
+        DecodeError::MaxSizeExceeded { .. } => DisconnectReasonCode::PacketTooLarge,
+        _ => DisconnectReasonCode::MalformedPacket,
+    };
+    Ended::Broken { reason, what: error.to_string() }
+}
+
+fn shown(topic: &str) -> String {
+    topic.chars().take(80).collect()
+}

@@ -1,0 +1,149 @@
+//! What the broker keeps of one client, connected or not.
+
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::num::{NonZeroU16, NonZeroU32};
+use std::sync::Arc;
+
+use bytestring::ByteString;
+use rmqtt_codec::types::QoS;
+use rmqtt_codec::v5::SubscriptionOptions;
+
+use crate::access::Rights;
+use crate::core::share::ShareKey;
+use crate::message::{ConnectionId, Delivery, Message};
+
+/// A session that never ends by itself.
+pub(crate) const NEVER: u32 = u32::MAX;
+
+/// One subscription of a session.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Subscription {
+    pub(crate) options: SubscriptionOptions,
+    pub(crate) id: Option<NonZeroU32>,
+    /// Not everything that the filter matches may be read.
+    pub(crate) is_checked: bool,
+}
+
+/// A message that one client is to have.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Due {
+    /// Its place in the client's queue, counted from the session's beginning.
+    pub(crate) place: u64,
+    pub(crate) message: Arc<Message>,
+    pub(crate) qos: QoS,
+    pub(crate) retain: bool,
+    pub(crate) subscriptions: Vec<NonZeroU32>,
+    /// The shared subscription that it came by: another member may have it instead.
+    pub(crate) share: Option<ShareKey>,
+}
+
+/// A message that was sent and is not done with.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct InFlight {
+    pub(crate) packet_id: NonZeroU16,
+    pub(crate) due: Due,
+    /// QoS 2: the client has it (PUBREC), and is told to forget its id (PUBREL).
+    pub(crate) is_received: bool,
+}
+
+/// The will of a session.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Will {
+    pub(crate) message: Arc<Message>,
+    pub(crate) delay_seconds: u32,
+}
+
+/// The connection that a session has.
+#[derive(Debug)]
+pub(crate) struct Online {
+    pub(crate) connection: ConnectionId,
+    /// How many messages of QoS 1 and 2 may be under way to it.
+    pub(crate) window: usize,
+    pub(crate) rights: Rights,
+}
+
+/// One client's state.
+#[derive(Debug)]
+pub(crate) struct Session {
+    pub(crate) client: ByteString,
+    /// No other session of any life of the broker has it.
+    pub(crate) serial: u64,
+    pub(crate) online: Option<Online>,
+    /// How long it outlives its connection.
+    pub(crate) expiry_seconds: u32,
+    /// It is in the store.
+    pub(crate) is_kept: bool,
+    /// When it ends, while it has no connection, in milliseconds since 1970.
+    pub(crate) ends_ms: Option<u64>,
+    pub(crate) subscriptions: BTreeMap<ByteString, Subscription>,
+    /// Ids of messages of QoS 2 that it published and has not released.
+    pub(crate) received: BTreeSet<NonZeroU16>,
+    pub(crate) in_flight: VecDeque<InFlight>,
+    pub(crate) queue: VecDeque<Due>,
+    /// The weight of what is in the queue.
+    pub(crate) queued_bytes: usize,
+    pub(crate) next_place: u64,
+    pub(crate) last_id: u16,
+    pub(crate) will: Option<Will>,
+    /// When the will is published, while it has no connection.
+    pub(crate) will_at_ms: Option<u64>,
+}
+
+impl Session {
+    /// A new one without a connection.
+    pub(crate) fn new(client: ByteString, serial: u64) -> Self {
+        Self {
+            client,
+            serial,
+            online: None,
+            expiry_seconds: 0,
+            is_kept: false,
+            ends_ms: None,
+            subscriptions: BTreeMap::new(),
+            received: BTreeSet::new(),
+            in_flight: VecDeque::new(),
+            queue: VecDeque::new(),
+            queued_bytes: 0,
+            next_place: 1,
+            last_id: 0,
+            will: None,
+            will_at_ms: None,
+        }
+    }
+
+    /// True while one more message of QoS 1 or 2 may be sent.
+    pub(crate) fn has_room(&self) -> bool {
+        self.online.as_ref().is_some_and(|online| self.in_flight.len() < online.window)
+    }
+
+    /// An id that no message under way has. There is one while fewer than 65535 are.
+    pub(crate) fn free_id(&mut self) -> NonZeroU16 {
+        loop {
+            self.last_id = self.last_id.wrapping_add(1);
+            if let Some(id) = NonZeroU16::new(self.last_id)
+                && !self.in_flight.iter().any(|sent| sent.packet_id == id)
+            {
+                return id;
+            }
+        }
+    }
+
+    /// Where a message under way with that id is.
+    pub(crate) fn sent(&self, id: NonZeroU16) -> Option<usize> {
+        self.in_flight.iter().position(|sent| sent.packet_id == id)
+    }
+}
+
+impl InFlight {
+    /// As it is sent, for the first time or again.
+    pub(crate) fn delivery(&self, is_again: bool) -> Delivery {
+        Delivery {
+            message: self.due.message.clone(),
+            qos: self.due.qos,
+            retain: self.due.retain,
+            is_again,
+            packet_id: Some(self.packet_id),
+            subscriptions: self.due.subscriptions.clone(),
+        }
+    }
+}
