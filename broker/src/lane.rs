@@ -110,8 +110,7 @@ impl Feed {
         let mut payloads = self.waiting.iter().skip(first).map(|(event, _)| payload(event));
         let Some(last) = payloads.next_back() else { return };
         let topic = Bytes::from_static(TOPIC.as_bytes());
-        let packet =
-            |payload| Packet::Publish(Publish::new(topic.clone(), payload, false), None);
+        let packet = |payload| Packet::Publish(Publish::new(topic.clone(), payload, false), None);
         let is_told = {
             let mut buffer = self.link.buffer();
             // It was told when the first of them came, and has not looked since.
@@ -252,5 +251,67 @@ async fn start() -> Result<(LinkTx, LinkRx), RouterGone> {
         if let Some(Packet::SubAck(..)) = packet {
             return Ok((tx, rx));
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use rmqtt_codec::v5::Packet as Word;
+
+    use super::*;
+    use crate::message::ConnectionId;
+
+    fn numbered(numbers: std::ops::Range<u64>) -> Vec<Event> {
+        numbers.map(|n| Event::Answer(ConnectionId(n), Word::PingResponse)).collect()
+    }
+
+    async fn receive(exit: &mut Exit, count: usize) -> Vec<u64> {
+        let mut found = Vec::new();
+        while found.len() < count {
+            let events = tokio::time::timeout(Duration::from_secs(60), exit.next()).await;
+            found.extend(events.expect("events").into_iter().map(|event| match event {
+                Event::Answer(ConnectionId(number), _) => number,
+                other => panic!("{other:?}"),
+            }));
+        }
+        found
+    }
+
+    #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+    async fn what_each_sends_comes_out_in_its_order_and_whole() {
+        let (lane, mut exit) = lane().await.expect("a router");
+        let senders = (0..4).map(|sender| {
+            let lane = lane.clone();
+            tokio::spawn(async move {
+                for batch in 0..500 {
+                    let first = sender * 1_000_000 + batch * 7;
+                    lane.send(numbered(first..first + 7)).await;
+                }
+            })
+        });
+        let senders: Vec<_> = senders.collect();
+        let found = receive(&mut exit, 4 * 500 * 7).await;
+        for sender in 0..4 {
+            let own: Vec<_> = found.iter().filter(|n| *n / 1_000_000 == sender).collect();
+            assert_eq!(own.len(), 3500);
+            assert!(own.is_sorted(), "out of order");
+        }
+        for sender in senders {
+            sender.await.expect("sent");
+        }
+        assert_eq!(lane.room.available_permits(), ON_ITS_WAY as usize, "all of it is given back");
+    }
+
+    #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+    async fn a_router_that_dies_is_replaced_and_nothing_is_lost() {
+        let (lane, mut exit) = lane().await.expect("a router");
+        lane.send(numbered(0..1000)).await;
+        let before = receive(&mut exit, 500).await;
+        // A topic that does not begin with ASCII kills rumqttd's router.
+        let _ = lane.lock().link.publish(Bytes::from_static("\u{e4}".as_bytes()), Bytes::new());
+        lane.send(numbered(1000..2000)).await;
+        let after = receive(&mut exit, 2000 - before.len()).await;
+        assert_eq!([before, after].concat(), (0..2000).collect::<Vec<_>>());
+        assert_eq!(exit.replaced, 1);
     }
 }

@@ -87,6 +87,12 @@ pub struct Broker {
     engine: Engine,
 }
 
+impl std::fmt::Debug for Broker {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Broker").field("addresses", &self.addresses).finish_non_exhaustive()
+    }
+}
+
 impl Broker {
     /// Takes up what an earlier broker kept and binds every address of `config`. From here on
     /// clients can connect.

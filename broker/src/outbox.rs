@@ -42,9 +42,8 @@ impl Outbox {
     /// Everything that waits; at least one word. Cancel-safe.
     pub(crate) async fn take(&self) -> Vec<Out> {
         loop {
-            let all = std::mem::take(
-                &mut *self.waiting.lock().unwrap_or_else(PoisonError::into_inner),
-            );
+            let all =
+                std::mem::take(&mut *self.waiting.lock().unwrap_or_else(PoisonError::into_inner));
             if !all.is_empty() {
                 return all;
             }

@@ -6,12 +6,11 @@ use std::num::NonZeroU16;
 use bytes::{Buf, BufMut, Bytes, BytesMut};
 use rmqtt_codec::error::{DecodeError, EncodeError};
 use rmqtt_codec::types::{Publish, QoS};
+use rmqtt_codec::v3;
 use rmqtt_codec::v5::{
     self, ConnectAckReason, LastWill, Packet, PublishAck, PublishAck2, PublishAck2Reason,
-    PublishAckReason, RetainHandling, Subscribe, SubscriptionOptions,
-    Unsubscribe,
+    PublishAckReason, RetainHandling, Subscribe, SubscriptionOptions, Unsubscribe,
 };
-use rmqtt_codec::v3;
 use tokio_util::codec::{Decoder, Encoder};
 
 use crate::core::NEVER;

@@ -92,12 +92,8 @@ impl Core {
             true => PublishAck2Reason::Success,
             false => PublishAck2Reason::PacketIdNotFound,
         };
-        let done = PublishAck2 {
-            packet_id: id,
-            reason_code,
-            properties: Vec::new(),
-            reason_string: None,
-        };
+        let done =
+            PublishAck2 { packet_id: id, reason_code, properties: Vec::new(), reason_string: None };
         effects.out.push((connection, Out::Packet(Packet::PublishComplete(done))));
     }
 

@@ -33,8 +33,8 @@ impl Core {
             session.will = stored.will;
             session.ends_ms = stored.ends_ms;
             session.will_at_ms = stored.will_at_ms;
-            let was_connected =
-                stored.ends_ms.is_none() && (stored.expiry_seconds != NEVER || session.will.is_some());
+            let was_connected = stored.ends_ms.is_none()
+                && (stored.expiry_seconds != NEVER || session.will.is_some());
             if was_connected {
                 if session.expiry_seconds != NEVER {
                     session.ends_ms = Some(now_ms + 1000 * u64::from(session.expiry_seconds));

@@ -121,11 +121,7 @@ impl Core {
     }
 
     /// Whether a session may have that subscription, and if so, whether each message is checked.
-    fn admit(
-        &self,
-        key: usize,
-        filter: &ByteString,
-    ) -> Result<bool, SubscribeAckReason> {
+    fn admit(&self, key: usize, filter: &ByteString) -> Result<bool, SubscribeAckReason> {
         let session = &self.sessions[key];
         if parse(filter).is_none() {
             return Err(SubscribeAckReason::TopicFilterInvalid);

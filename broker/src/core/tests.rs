@@ -145,9 +145,10 @@ impl World {
             will: hello.will,
             rights: Rights::everything(),
         })));
-        let accepted = self.said.iter().position(
-            |(to, out)| *to == connection && matches!(out, Out::Accept { .. }),
-        );
+        let accepted = self
+            .said
+            .iter()
+            .position(|(to, out)| *to == connection && matches!(out, Out::Accept { .. }));
         let (_, out) = self.said.remove(accepted.expect("accepted"));
         (connection, out == Out::Accept { is_resumed: true })
     }

@@ -75,7 +75,9 @@ fn quality_two_arrives_once_each_way() {
     let packet_id = sent[0].packet_id.expect("an id");
     world.event(Event::Received(subscriber, packet_id));
     let told = world.told(subscriber);
-    assert!(matches!(&told[..], [Out::Packet(Packet::PublishRelease(r))] if r.packet_id == packet_id));
+    assert!(
+        matches!(&told[..], [Out::Packet(Packet::PublishRelease(r))] if r.packet_id == packet_id)
+    );
     world.event(Event::Done(subscriber, packet_id));
 }
 
