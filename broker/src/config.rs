@@ -1,16 +1,28 @@
 //! What a broker may be told: where to listen, and its limits.
 
-use std::net::{Ipv4Addr, SocketAddr};
+use std::net::SocketAddr;
 use std::path::PathBuf;
 
 use serde::Deserialize;
+
+use crate::listener::{self, Endpoint, TlsConfig, WebSocketConfig};
 
 /// A broker's settings; the defaults serve a site of a thousand nodes.
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
 #[serde(default, deny_unknown_fields, rename_all = "kebab-case")]
 pub struct Config {
-    /// Where to listen; MQTT 3.1.1 and 5 share every port. Port 0 takes a free one.
-    pub listen: Vec<SocketAddr>,
+    /// Where to listen, and for what; MQTT 3.1.1 and 5 share every port. Port 0 takes a free one.
+    pub listen: Vec<Endpoint>,
+    /// The certificate for every endpoint that accepts TLS.
+    pub tls: Option<TlsConfig>,
+    /// What holds for WebSocket, secure or not.
+    pub websocket: WebSocketConfig,
+    /// Who comes in without an account.
+    pub anonymous: Anonymous,
+    /// Users and their passwords, in mosquitto's format.
+    pub password_file: Option<PathBuf>,
+    /// What users may do, in mosquitto's format; without it each of them may do everything.
+    pub acl_file: Option<PathBuf>,
     /// The SQLite file that outlives the broker; without one all is forgotten with the process.
     pub store: Option<PathBuf>,
     /// What a message survives once it is acknowledged.
@@ -19,7 +31,8 @@ pub struct Config {
     pub max_connections: usize,
     /// The largest packet that a client may send, in bytes.
     pub max_packet_bytes: u32,
-    /// How long a client may take from connecting to its CONNECT packet.
+    /// How long a client may take for its TLS and WebSocket handshakes, and from there to its CONNECT
+    /// packet.
     pub connect_timeout_ms: u64,
     /// How long a client may read nothing of what it is sent.
     pub write_timeout_ms: u64,
@@ -27,6 +40,19 @@ pub struct Config {
     pub max_keep_alive_seconds: u16,
     /// How much one client may hold, and all of them.
     pub limits: Limits,
+}
+
+/// Who comes in without an account; what such a client may do is said by the rules for nobody.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize, clap::ValueEnum)]
+#[serde(rename_all = "kebab-case")]
+pub enum Anonymous {
+    /// Nobody.
+    #[default]
+    Never,
+    /// Processes of this machine.
+    Loopback,
+    /// Everybody: for a closed network, or none at all.
+    Anyone,
 }
 
 /// What a message survives once it is acknowledged.
@@ -70,7 +96,12 @@ pub struct Limits {
 impl Default for Config {
     fn default() -> Self {
         Self {
-            listen: vec![SocketAddr::from((Ipv4Addr::UNSPECIFIED, 1883))],
+            listen: listener::Config::default().listen,
+            tls: None,
+            websocket: WebSocketConfig::default(),
+            anonymous: Anonymous::Never,
+            password_file: None,
+            acl_file: None,
             store: None,
             durability: Durability::Process,
             max_connections: 10_000,
@@ -79,6 +110,24 @@ impl Default for Config {
             write_timeout_ms: 30_000,
             max_keep_alive_seconds: 0,
             limits: Limits::default(),
+        }
+    }
+}
+
+impl Config {
+    /// Everybody may come, and may do everything: for tests, and for a network that is closed.
+    pub fn open_to_all(listen: SocketAddr) -> Self {
+        let listen = vec![listen.into()];
+        Self { listen, anonymous: Anonymous::Anyone, ..Self::default() }
+    }
+
+    /// What concerns the listeners.
+    pub(crate) fn listener(&self) -> listener::Config {
+        listener::Config {
+            listen: self.listen.clone(),
+            handshake_timeout_ms: self.connect_timeout_ms,
+            tls: self.tls.clone(),
+            websocket: self.websocket.clone(),
         }
     }
 }

@@ -15,12 +15,13 @@ use std::time::Duration;
 use rmqtt_codec::v5::DisconnectReasonCode;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio_util::sync::CancellationToken;
-use tracing::{debug, info};
+use tracing::info;
 
-use crate::access::Access;
+use crate::admission::Admission;
 use crate::config::Config;
 use crate::core::{Event, Parting};
 use crate::lane::Lane;
+use crate::listener::Peer;
 use crate::message::ConnectionId;
 use crate::metrics::Metrics;
 use crate::outbox::Outboxes;
@@ -31,14 +32,10 @@ pub(crate) struct Door {
     pub(crate) lane: Lane,
     pub(crate) outboxes: Outboxes,
     pub(crate) metrics: Arc<Metrics>,
-    pub(crate) access: Access,
+    pub(crate) admission: Admission,
     pub(crate) next: AtomicU64,
-}
-
-/// Where a client comes from.
-#[derive(Debug, Clone)]
-pub(crate) struct Origin {
-    pub(crate) address: String,
+    /// Cancelled when nobody answers any more.
+    pub(crate) stopped: CancellationToken,
 }
 
 /// Why a connection ended.
@@ -71,17 +68,13 @@ impl Ended {
 }
 
 /// Serves one client until it leaves, is ended, or `shutdown`.
-pub(crate) async fn serve<S>(
-    door: &Arc<Door>,
-    stream: S,
-    origin: Origin,
-    shutdown: &CancellationToken,
-) where
+pub(crate) async fn serve<S>(door: &Arc<Door>, stream: S, peer: Peer, shutdown: &CancellationToken)
+where
     S: AsyncRead + AsyncWrite + Unpin,
 {
     let (mut socket_in, mut socket_out) = tokio::io::split(stream);
     let connection = ConnectionId(door.next.fetch_add(1, Ordering::Relaxed));
-    let greeted = greet::greet(door, connection, &mut socket_in, &mut socket_out, &origin);
+    let greeted = greet::greet(door, connection, &mut socket_in, &mut socket_out, &peer);
     let greeted = tokio::select! {
         () = shutdown.cancelled() => return,
         greeted = greeted => greeted,
@@ -89,7 +82,7 @@ pub(crate) async fn serve<S>(
     let greet::Guest { arrival, mut reader, mut writer, keep_alive } = match greeted {
         Ok(guest) => guest,
         Err(reason) => {
-            debug!(from = %origin.address, %reason, "no client");
+            info!(from = %peer.address, %reason, "no client");
             return;
         }
     };
@@ -97,7 +90,14 @@ pub(crate) async fn serve<S>(
     let outbox = door.outboxes.add(connection);
     // Ends with this function however it ends.
     let mut here = Presence { door: door.clone(), connection, parting: Ended::Gone.parting() };
-    info!(client.id = %client, from = %origin.address, keep_alive, "client connected");
+    info!(
+        client.id = %client,
+        user = arrival.user.as_deref(),
+        from = %peer.address,
+        over = peer.transport.name(),
+        keep_alive,
+        "client connected"
+    );
     door.lane.send(vec![Event::Connect(Box::new(arrival))]).await;
 
     let ended = tokio::select! {

@@ -33,7 +33,9 @@ pub(crate) use self::session::{Due, InFlight, NEVER, Session, Subscription, Will
 pub(crate) use self::share::ShareKey;
 pub(crate) use self::tree::is_topic;
 use crate::access::Rights;
+use crate::accounts::{Accounts, SharedRights};
 use crate::config::Limits;
+use crate::listener::{PeerAddress, Transport};
 use crate::message::{ConnectionId, Message, Out};
 use crate::store::Op;
 
@@ -61,8 +63,8 @@ pub(crate) enum Event {
     Unsubscribe(ConnectionId, Unsubscribe),
     /// A connection ended.
     Leave(ConnectionId, Parting),
-    /// The rights of a connection's account changed.
-    Rights(ConnectionId, Rights),
+    /// Accounts or their rules changed: every session is judged again.
+    AccountsChanged,
     /// The broker itself publishes.
     Announce(Box<Publish>),
     /// Somebody inside the broker asks.
@@ -82,13 +84,28 @@ impl std::fmt::Debug for Question {
 #[derive(Debug)]
 pub(crate) struct Arrival {
     pub(crate) connection: ConnectionId,
+    /// The account that it signed in with.
+    pub(crate) user: Option<ByteString>,
     pub(crate) client: ByteString,
     pub(crate) is_clean: bool,
     pub(crate) expiry_seconds: u32,
     /// How many messages of QoS 1 and 2 it takes at a time.
     pub(crate) receive_max: u16,
     pub(crate) will: Option<LastWill>,
-    pub(crate) rights: Rights,
+    /// Shared with the connection, which judges what is published by them.
+    pub(crate) rights: SharedRights,
+    pub(crate) facts: Arc<Facts>,
+}
+
+/// What is known of a connection and told to those who ask.
+#[derive(Debug)]
+pub(crate) struct Facts {
+    pub(crate) address: PeerAddress,
+    pub(crate) transport: Transport,
+    /// 3 for MQTT 3.1.1, 5 for MQTT 5.
+    pub(crate) version: u8,
+    pub(crate) keep_alive_seconds: u16,
+    pub(crate) since_ms: u64,
 }
 
 /// How a connection ended.
@@ -109,6 +126,10 @@ pub(crate) struct Effects {
     pub(crate) counts: Counts,
 }
 
+/// Whose session it is: account and client id. Clients of two accounts may bear one id and have
+/// nothing to do with each other.
+pub(crate) type ClientKey = (Option<ByteString>, ByteString);
+
 /// What is worth counting.
 #[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Counts {
@@ -118,15 +139,18 @@ pub(crate) struct Counts {
     pub(crate) expired: u64,
     /// Retained messages for which there was no room.
     pub(crate) unretained: u64,
+    /// What an account may not do any more: its will, and what waited to be read by it.
+    pub(crate) refused: u64,
 }
 
 /// The state of the broker.
 #[derive(Debug)]
 pub(crate) struct Core {
     limits: Limits,
+    accounts: Arc<dyn Accounts>,
     now_ms: u64,
     sessions: Slab<Session>,
-    by_client: HashMap<ByteString, usize>,
+    by_client: HashMap<ClientKey, usize>,
     by_connection: HashMap<ConnectionId, usize>,
     tree: Tree<Entry>,
     shares: HashMap<ShareKey, Share>,
@@ -143,9 +167,10 @@ pub(crate) struct Core {
 
 impl Core {
     /// A broker that nobody ever used.
-    pub(crate) fn new(limits: Limits) -> Self {
+    pub(crate) fn new(limits: Limits, accounts: Arc<dyn Accounts>) -> Self {
         Self {
             limits,
+            accounts,
             now_ms: 0,
             sessions: Slab::new(),
             by_client: HashMap::new(),
@@ -180,7 +205,7 @@ impl Core {
                 self.unsubscribe(connection, packet, effects);
             }
             Event::Leave(connection, parting) => self.leave(connection, parting, effects),
-            Event::Rights(connection, rights) => self.on_rights(connection, rights, effects),
+            Event::AccountsChanged => self.judge_all(effects),
             Event::Announce(publish) => self.announce(*publish, effects),
             Event::Ask(Question(ask)) => ask(self, effects),
         }
@@ -216,8 +241,15 @@ impl Core {
     }
 
     fn connect(&mut self, arrival: Arrival, effects: &mut Effects) {
-        let Arrival { connection, client, is_clean, expiry_seconds, receive_max, will, rights } =
-            arrival;
+        let Arrival { connection, user, client, is_clean, expiry_seconds, .. } = arrival;
+        let Arrival { receive_max, will, rights, facts, .. } = arrival;
+        let Some(now) = self.accounts.rights(user.as_deref(), &client) else {
+            // Its account went while it came in.
+            effects.out.push((connection, Out::Close(DisconnectReasonCode::NotAuthorized)));
+            return;
+        };
+        rights.store(Arc::new(now.clone()));
+        let client = (user, client);
         let mut known = self.by_client.get(&client).copied();
         if let Some(key) = known {
             self.take_over(key, is_clean, effects);
@@ -226,11 +258,12 @@ impl Core {
                 known = None;
             }
         }
-        let key = known.unwrap_or_else(|| self.begin(client));
+        let key = known.unwrap_or_else(|| self.begin(client, now.clone()));
         let will = will.map(|will| self.make_will(key, will));
         let session = &mut self.sessions[key];
         let window = usize::from(receive_max.min(self.limits.max_in_flight));
-        session.online = Some(session::Online { connection, window, rights });
+        session.rights = now;
+        session.online = Some(session::Online { connection, window, rights, facts });
         session.expiry_seconds = expiry_seconds;
         session.will = will;
         self.by_connection.insert(connection, key);
@@ -243,14 +276,15 @@ impl Core {
         effects.out.push((connection, Out::Accept { is_resumed: known.is_some() }));
         if known.is_some() {
             self.check_subscriptions(key, effects);
+            self.forget_unreadable(key, effects);
             self.resend(key, effects);
         }
     }
 
-    fn begin(&mut self, client: ByteString) -> usize {
+    fn begin(&mut self, client: ClientKey, rights: Rights) -> usize {
         let serial = self.next_serial;
         self.next_serial += 1;
-        let key = self.sessions.insert(Session::new(client.clone(), serial));
+        let key = self.sessions.insert(Session::new(client.clone(), serial, rights));
         self.by_client.insert(client, key);
         key
     }

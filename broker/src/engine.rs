@@ -10,6 +10,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
+use crate::accounts::Accounts;
 use crate::config::Config;
 use crate::core::{Core, Effects, Event};
 use crate::lane::{Exit, Lane, RouterGone, lane};
@@ -63,14 +64,15 @@ impl Engine {
         config: &Config,
         outboxes: Outboxes,
         metrics: Arc<Metrics>,
+        accounts: Arc<dyn Accounts>,
     ) -> Result<(Self, Lane), EngineError> {
         let (lane, exit) = lane().await?;
         let mut effects = Effects::default();
         let (core, keeping) = match &config.store {
-            None => (Core::new(config.limits), None),
+            None => (Core::new(config.limits, accounts), None),
             Some(path) => {
                 let (store, image, kept) = Store::open(path, config.durability)?;
-                let core = Core::restore(config.limits, image, now_ms(), &mut effects);
+                let core = Core::restore(config.limits, image, accounts, now_ms(), &mut effects);
                 (core, Some(Keeping { store, kept, last: 0 }))
             }
         };

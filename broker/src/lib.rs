@@ -25,65 +25,72 @@
 //! Reading order: `core` (what a broker decides, without sockets), `lane`, `engine`, `store`,
 //! `connection`, `packet`.
 
-mod access;
+pub mod access;
+mod accounts;
+mod admission;
 mod config;
 mod connection;
+mod control;
 mod core;
 mod engine;
 mod frames;
 mod lane;
+pub mod listener;
 mod message;
 mod metrics;
 mod outbox;
 mod packet;
 mod store;
 
-use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
 
-use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{Semaphore, mpsc};
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
-use tracing::{debug, error, info, warn};
+use tracing::{error, info, warn};
 
-pub use crate::config::{Config, Durability, Limits};
+pub use crate::accounts::{Accounts, AccountsError, Files, Nobody};
+pub use crate::config::{Anonymous, Config, Durability, Limits};
+pub use crate::control::Control;
 pub use crate::engine::EngineError;
 pub use crate::lane::QUIET;
 pub use crate::store::StoreError;
 
-use crate::access::Access;
-use crate::connection::{Door, Origin};
+use crate::admission::Admission;
+use crate::connection::Door;
 use crate::engine::Engine;
+use crate::listener::{BoundAddress, ListenError, Listeners};
 use crate::metrics::Metrics;
 use crate::outbox::Outboxes;
 
 /// Why a broker cannot start.
 #[derive(Debug, thiserror::Error)]
 pub enum BrokerError {
-    /// An address is taken, or not ours.
-    #[error("cannot listen on {address}: is another broker running there?")]
-    Listen {
-        /// The address.
-        address: SocketAddr,
-        /// What the kernel said.
-        source: io::Error,
-    },
-    /// No address is configured.
-    #[error("a broker needs an address to listen on: give one with --listen")]
-    NoAddress,
+    /// Its addresses or its certificate.
+    #[error(transparent)]
+    Listen(#[from] ListenError),
+    /// The files of accounts.
+    #[error(transparent)]
+    Accounts(#[from] AccountsError),
     /// What it works with.
     #[error(transparent)]
     Engine(#[from] EngineError),
+    /// It would be a broker for nobody.
+    #[error(
+        "nobody could come in: set `password-file`, or certificates with `tls.clients`, or say \
+         `anonymous = \"loopback\"` for processes of this machine"
+    )]
+    Nobody,
 }
 
 /// A broker that listens: clients may connect, and are served once it runs.
 pub struct Broker {
-    listeners: Vec<TcpListener>,
-    addresses: Vec<SocketAddr>,
+    listeners: Listeners,
+    addresses: Vec<BoundAddress>,
     door: Arc<Door>,
+    control: Control,
     engine: Engine,
 }
 
@@ -94,52 +101,85 @@ impl std::fmt::Debug for Broker {
 }
 
 impl Broker {
-    /// Takes up what an earlier broker kept and binds every address of `config`. From here on
-    /// clients can connect.
+    /// A broker with the accounts of its files: takes up what an earlier one kept, and binds every
+    /// address of `config`. From here on clients can connect.
     ///
     /// # Errors
-    /// When an address cannot be bound, or the store not be used.
+    /// When an address cannot be bound, a file or the store not be used, or nobody could come in.
     pub async fn bind(config: Config) -> Result<Self, BrokerError> {
-        let (mut listeners, mut addresses) = (Vec::new(), Vec::new());
-        for &address in &config.listen {
-            let listen = |source| BrokerError::Listen { address, source };
-            // Tokio sets SO_REUSEADDR: a broker can come back at once.
-            let listener = TcpListener::bind(address).await.map_err(listen)?;
-            addresses.push(listener.local_addr().map_err(listen)?);
-            listeners.push(listener);
+        let are_certified = config.tls.as_ref().is_some_and(|tls| tls.clients.is_some());
+        let has_files = config.password_file.is_some() || config.acl_file.is_some();
+        if !has_files && !are_certified {
+            if config.anonymous == Anonymous::Never {
+                return Err(BrokerError::Nobody);
+            }
+            return Self::start(config, Arc::new(Nobody), None).await;
         }
-        if listeners.is_empty() {
-            return Err(BrokerError::NoAddress);
-        }
+        let (passwords, rules) = (config.password_file.clone(), config.acl_file.clone());
+        let files = Arc::new(Files::open(passwords, rules, are_certified)?);
+        Self::start(config, files.clone(), Some(files)).await
+    }
+
+    /// The same with accounts from elsewhere; those of files are not looked at.
+    ///
+    /// # Errors
+    /// Like [`bind`](Self::bind).
+    pub async fn bind_with(
+        config: Config,
+        accounts: Arc<dyn Accounts>,
+    ) -> Result<Self, BrokerError> {
+        Self::start(config, accounts, None).await
+    }
+
+    async fn start(
+        config: Config,
+        accounts: Arc<dyn Accounts>,
+        files: Option<Arc<Files>>,
+    ) -> Result<Self, BrokerError> {
+        let listeners = Listeners::bind(config.listener()).await?;
+        let addresses = listeners.addresses().to_vec();
         let (outboxes, metrics) = (Outboxes::default(), Arc::new(Metrics::default()));
-        let (engine, lane) = Engine::open(&config, outboxes.clone(), metrics.clone()).await?;
-        let (access, next) = (Access::default(), AtomicU64::new(1));
-        let door = Arc::new(Door { config, lane, outboxes, metrics, access, next });
-        Ok(Self { listeners, addresses, door, engine })
+        let (engine, lane) =
+            Engine::open(&config, outboxes.clone(), metrics.clone(), accounts.clone()).await?;
+        if config.anonymous != Anonymous::Never {
+            warn!(who = ?config.anonymous, "clients without an account are let in");
+        }
+        let admission = Admission::new(accounts, config.anonymous);
+        let (next, stopped) = (AtomicU64::new(1), CancellationToken::new());
+        let door = Arc::new(Door { config, lane, outboxes, metrics, admission, next, stopped });
+        let control = Control::new(door.clone(), files, listeners.tls());
+        Ok(Self { listeners, addresses, door, control, engine })
     }
 
     /// The bound addresses, in the configured order, with their real ports.
-    pub fn addresses(&self) -> &[SocketAddr] {
+    pub fn addresses(&self) -> &[BoundAddress] {
         &self.addresses
+    }
+
+    /// The first of them that is an address and a port.
+    pub fn tcp_address(&self) -> Option<SocketAddr> {
+        self.addresses.iter().find_map(BoundAddress::tcp)
+    }
+
+    /// What can be asked of it while it runs.
+    pub fn control(&self) -> Control {
+        self.control.clone()
     }
 
     /// Serves until `shutdown`; when it returns the ports are free, clients of MQTT 5 have been told
     /// why, and what is kept is written.
     pub async fn run(self, shutdown: CancellationToken) {
         let stop = CancellationToken::new();
+        let _stopped = self.door.stopped.clone().drop_guard();
         let engine = tokio::spawn(self.engine.run(stop.clone()));
         let room = Arc::new(Semaphore::new(self.door.config.max_connections));
-        let (arrivals, mut streams) = mpsc::channel(64);
-        let mut listeners = JoinSet::new();
-        for listener in self.listeners {
-            listeners.spawn(accept(listener, arrivals.clone()));
-        }
-        info!(addresses = ?self.addresses, "MQTT broker listening");
+        let (sink, mut arrivals) = mpsc::channel(64);
+        let listeners = tokio::spawn(self.listeners.run(sink, shutdown.clone()));
         let mut connections = JoinSet::new();
         loop {
-            let (stream, address) = tokio::select! {
+            let (stream, peer) = tokio::select! {
                 () = shutdown.cancelled() => break,
-                Some(arrival) = streams.recv() => arrival,
+                Some(arrival) = arrivals.recv() => arrival,
                 Some(_) = connections.join_next() => continue,
             };
             let Ok(place) = Arc::clone(&room).try_acquire_owned() else {
@@ -148,16 +188,15 @@ impl Broker {
             };
             let (door, over) = (self.door.clone(), shutdown.clone());
             connections.spawn(async move {
-                let origin = Origin { address: address.to_string() };
-                connection::serve(&door, stream, origin, &over).await;
+                connection::serve(&door, stream, peer, &over).await;
                 drop(place);
             });
         }
-        listeners.shutdown().await;
+        drop(arrivals);
         while connections.join_next().await.is_some() {}
         stop.cancel();
-        if engine.await.is_err() {
-            error!("the broker's engine panicked");
+        if engine.await.is_err() || listeners.await.is_err() {
+            error!("a part of the broker panicked");
         }
         info!("MQTT broker stopped");
     }
@@ -166,28 +205,8 @@ impl Broker {
 /// Binds and runs a broker until `shutdown`.
 ///
 /// # Errors
-/// When an address cannot be bound, or the store not be used.
+/// Like [`Broker::bind`].
 pub async fn run(config: Config, shutdown: CancellationToken) -> Result<(), BrokerError> {
     Broker::bind(config).await?.run(shutdown).await;
     Ok(())
-}
-
-async fn accept(listener: TcpListener, arrivals: mpsc::Sender<(TcpStream, SocketAddr)>) {
-    loop {
-        match listener.accept().await {
-            Ok((stream, address)) => {
-                if let Err(error) = stream.set_nodelay(true) {
-                    debug!(%error, "TCP_NODELAY refused");
-                }
-                if arrivals.send((stream, address)).await.is_err() {
-                    return;
-                }
-            }
-            Err(error) => {
-                // Out of descriptors, most likely: some will be given back.
-                warn!(%error, "cannot accept a client");
-                tokio::time::sleep(std::time::Duration::from_millis(100)).await;
-            }
-        }
-    }
 }

@@ -1,12 +1,12 @@
 //! `godwit-broker`: the broker as a program of its own.
 
 use std::io::IsTerminal;
-use std::net::SocketAddr;
 use std::path::PathBuf;
 
 use anyhow::Context;
 use clap::Parser;
-use godwit_broker::{Config, QUIET};
+use godwit_broker::listener::{Endpoint, TlsConfig};
+use godwit_broker::{Anonymous, Broker, Config, Control, QUIET};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 use tracing_subscriber::EnvFilter;
@@ -20,12 +20,28 @@ struct Args {
     /// A TOML file with the settings of docs/OPERATIONS.md.
     #[arg(long, env = "GODWIT_BROKER_CONFIG", value_name = "FILE")]
     config: Option<PathBuf>,
-    /// An address to listen on, such as 0.0.0.0:1883; may be repeated.
-    #[arg(long, env = "GODWIT_BROKER_LISTEN", value_delimiter = ',', value_name = "ADDRESS")]
-    listen: Vec<SocketAddr>,
+    /// Where to listen and for what, such as 0.0.0.0:1883, [::]:8883=tls+secure-websocket or
+    /// /run/godwit/broker.sock; may be repeated.
+    #[arg(long, env = "GODWIT_BROKER_LISTEN", value_delimiter = ',', value_name = "ENDPOINT")]
+    listen: Vec<Endpoint>,
     /// The SQLite file that outlives the broker; without one all is forgotten with the process.
     #[arg(long, env = "GODWIT_BROKER_STORE", value_name = "FILE")]
     store: Option<PathBuf>,
+    /// The certificate to show over TLS, with the rest of its chain, in PEM.
+    #[arg(long, env = "GODWIT_BROKER_CERTIFICATE", value_name = "FILE", requires = "key")]
+    certificate: Option<PathBuf>,
+    /// The certificate's private key, in PEM.
+    #[arg(long, env = "GODWIT_BROKER_KEY", value_name = "FILE", requires = "certificate")]
+    key: Option<PathBuf>,
+    /// Users and their passwords, as mosquitto_passwd writes them.
+    #[arg(long, env = "GODWIT_BROKER_PASSWORD_FILE", value_name = "FILE")]
+    password_file: Option<PathBuf>,
+    /// What users may do, in mosquitto's format.
+    #[arg(long, env = "GODWIT_BROKER_ACL_FILE", value_name = "FILE")]
+    acl_file: Option<PathBuf>,
+    /// Who comes in without an account.
+    #[arg(long, env = "GODWIT_BROKER_ANONYMOUS", value_name = "WHO")]
+    anonymous: Option<Anonymous>,
     /// How many clients may be connected.
     #[arg(long, env = "GODWIT_BROKER_MAX_CONNECTIONS", value_name = "N")]
     max_connections: Option<usize>,
@@ -53,6 +69,8 @@ async fn main() -> anyhow::Result<()> {
     let args = Args::parse();
     start_log(&args)?;
     let config = read_config(&args)?;
+    let broker = Broker::bind(config).await?;
+    reload_on_hangup(broker.control())?;
     let shutdown = CancellationToken::new();
     let mut terminate = signal(SignalKind::terminate())?;
     let stop = shutdown.clone();
@@ -63,7 +81,24 @@ async fn main() -> anyhow::Result<()> {
         }
         stop.cancel();
     });
-    Ok(godwit_broker::run(config, shutdown).await?)
+    broker.run(shutdown).await;
+    Ok(())
+}
+
+/// SIGHUP reads certificates, accounts and rules again.
+fn reload_on_hangup(control: Control) -> std::io::Result<()> {
+    let mut hangup = signal(SignalKind::hangup())?;
+    tokio::spawn(async move {
+        while hangup.recv().await.is_some() {
+            if let Err(error) = control.reload() {
+                tracing::error!(
+                    error = format!("{:#}", anyhow::Error::from(error)),
+                    "not reloaded"
+                );
+            }
+        }
+    });
+    Ok(())
 }
 
 fn read_config(args: &Args) -> anyhow::Result<Config> {
@@ -79,6 +114,14 @@ fn read_config(args: &Args) -> anyhow::Result<Config> {
         config.listen.clone_from(&args.listen);
     }
     config.store = args.store.clone().or(config.store);
+    if let (Some(certificate), Some(key)) = (&args.certificate, &args.key) {
+        let clients = config.tls.take().and_then(|tls| tls.clients);
+        let (certificate, key) = (certificate.clone(), key.clone());
+        config.tls = Some(TlsConfig { certificate, key, clients });
+    }
+    config.password_file = args.password_file.clone().or(config.password_file);
+    config.acl_file = args.acl_file.clone().or(config.acl_file);
+    config.anonymous = args.anonymous.unwrap_or(config.anonymous);
     config.max_connections = args.max_connections.unwrap_or(config.max_connections);
     config.max_packet_bytes = args.max_packet_bytes.unwrap_or(config.max_packet_bytes);
     Ok(config)

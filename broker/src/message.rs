@@ -6,7 +6,7 @@ use std::sync::Arc;
 use bytes::{Bytes, BytesMut};
 use bytestring::ByteString;
 use rmqtt_codec::types::{Publish, QoS};
-use rmqtt_codec::v5::{Disconnect, DisconnectReasonCode, Packet, PublishProperties};
+use rmqtt_codec::v5::{DisconnectReasonCode, Packet, PublishProperties};
 
 /// Payloads below this are copied out of the buffer that they were read into: a small message
 /// that is kept must not keep all of that buffer alive.
@@ -101,9 +101,4 @@ pub(crate) enum Out {
     Publish(Delivery),
     /// Nothing more: DISCONNECT where the version has it, and the end of the connection.
     Close(DisconnectReasonCode),
-}
-
-/// A DISCONNECT with that reason and no more.
-pub(crate) fn farewell(reason_code: DisconnectReasonCode) -> Packet {
-    Packet::Disconnect(Disconnect { reason_code, ..Disconnect::default() })
 }

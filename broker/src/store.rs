@@ -36,11 +36,13 @@ const CHECKPOINT_PAGES: u32 = 4096;
 const SCHEMA: &str = "
 CREATE TABLE session (
     serial INTEGER PRIMARY KEY,
-    client TEXT NOT NULL UNIQUE,
+    account TEXT,
+    client TEXT NOT NULL,
     expiry_seconds INTEGER NOT NULL,
     ends_ms INTEGER,
     will BLOB,
-    will_at_ms INTEGER
+    will_at_ms INTEGER,
+    UNIQUE (account, client)
 ) STRICT;
 CREATE TABLE subscription (
     serial INTEGER NOT NULL REFERENCES session ON DELETE CASCADE,

@@ -142,14 +142,11 @@ async fn a_client_above_the_limit_is_turned_away_until_another_leaves() {
 #[tokio::test]
 async fn a_taken_port_is_named() {
     let hub = Hub::start().await;
-    let config = godwit_broker::Config { listen: vec![hub.address], ..hub_config() };
+    let config = godwit_broker::Config { listen: vec![hub.address.into()], ..hub_config() };
     let error = godwit_broker::Broker::bind(config).await.unwrap_err();
     assert!(error.to_string().contains(&hub.address.to_string()), "{error}");
 }
 
 fn hub_config() -> godwit_broker::Config {
-    godwit_broker::Config {
-        listen: vec!["127.0.0.1:0".parse().expect("an address")],
-        ..godwit_broker::Config::default()
-    }
+    godwit_broker::Config::open_to_all("127.0.0.1:0".parse().expect("an address"))
 }

@@ -12,7 +12,8 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
-use godwit_broker::{Broker, BrokerError};
+use godwit_broker::listener::BoundAddress;
+use godwit_broker::{Anonymous, Broker, BrokerError};
 use godwit_bus::stream::{MqttLink, Streams};
 use godwit_bus::{BrokerUrl, Delivery, Inbox, Link, Publication, PublishError, Session};
 use godwit_proto::frame::{ControllerHello, FromNode, ToNode};
@@ -117,7 +118,12 @@ impl Controller {
         let images = Images::open(data.join("images"), store.clone())?;
         let broker = match &config.broker {
             BrokerChoice::Embedded(listen) => {
-                let config = godwit_broker::Config { listen: listen.clone(), ..Default::default() };
+                let config = godwit_broker::Config {
+                    listen: listen.clone(),
+                    anonymous: Anonymous::Anyone,
+                    store: Some(data.join("broker.db")),
+                    ..Default::default()
+                };
                 Some(Broker::bind(config).await?)
             }
             BrokerChoice::External(_) => None,
@@ -134,8 +140,9 @@ impl Controller {
     }
 
     /// Where the embedded broker is, with its real ports; nothing if the broker is elsewhere.
-    pub fn broker_addresses(&self) -> &[SocketAddr] {
-        self.broker.as_ref().map(Broker::addresses).unwrap_or_default()
+    pub fn broker_addresses(&self) -> Vec<SocketAddr> {
+        let addresses = self.broker.as_ref().map(Broker::addresses).unwrap_or_default();
+        addresses.iter().filter_map(BoundAddress::tcp).collect()
     }
 
     /// Serves until `shutdown`, or until a part ends by itself, which ends all.

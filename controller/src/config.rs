@@ -7,6 +7,7 @@ use std::net::{Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
 
 use clap::Parser;
+use godwit_broker::listener::Endpoint;
 use godwit_bus::{BrokerUrl, BrokerUrlError};
 use serde::Deserialize;
 
@@ -53,9 +54,9 @@ struct Settings {
     /// A broker elsewhere, mqtt://HOST[:PORT], in place of the embedded one
     #[arg(long, env = "GODWIT_BROKER", value_name = "URL")]
     broker: Option<String>,
-    /// Where the embedded broker listens [default: 0.0.0.0:1883]
-    #[arg(long, env = "GODWIT_BROKER_LISTEN", value_name = "ADDRESS", value_delimiter = ',')]
-    broker_listen: Option<Vec<SocketAddr>>,
+    /// Where the embedded broker listens, and for what, as godwit-broker has it [default: 0.0.0.0:1883]
+    #[arg(long, env = "GODWIT_BROKER_LISTEN", value_name = "ENDPOINT", value_delimiter = ',')]
+    broker_listen: Option<Vec<Endpoint>>,
     /// Addresses for containers [default: 10.77.1.0/24]
     #[arg(long, env = "GODWIT_POOL", value_name = "RANGE")]
     pool: Option<String>,
@@ -74,7 +75,7 @@ struct Settings {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum BrokerChoice {
     /// One in this process, listening there.
-    Embedded(Vec<SocketAddr>),
+    Embedded(Vec<Endpoint>),
     /// One elsewhere.
     External(BrokerUrl),
 }

@@ -4,16 +4,19 @@ use std::num::NonZeroU16;
 use std::sync::Arc;
 use std::time::Duration;
 
+use arc_swap::ArcSwap;
 use bytes::BytesMut;
 use bytestring::ByteString;
 use rmqtt_codec::v5::{Connect, ConnectAck, ConnectAckReason, Packet};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 
+use super::Door;
 use super::read::Reader;
 use super::write::Writer;
-use super::{Door, Origin};
-use crate::access::Identity;
-use crate::core::{Arrival, is_topic};
+use crate::admission::{Claim, Refusal};
+use crate::core::{Arrival, Facts, is_topic};
+use crate::engine::now_ms;
+use crate::listener::Peer;
 use crate::message::ConnectionId;
 use crate::packet::{Codec, Greeting, Version, greeting};
 
@@ -35,6 +38,8 @@ pub(super) enum NoGuest {
     Malformed(String),
     #[error("refused: {0:?}")]
     Refused(ConnectAckReason),
+    #[error("refused: {0}")]
+    NotAdmitted(#[from] Refusal),
 }
 
 /// A client that is let in.
@@ -52,28 +57,34 @@ pub(super) async fn greet(
     connection: ConnectionId,
     socket_in: &mut (impl AsyncRead + Unpin),
     socket_out: &mut (impl AsyncWrite + Unpin),
-    origin: &Origin,
+    peer: &Peer,
 ) -> Result<Guest, NoGuest> {
     let limit = Duration::from_millis(door.config.connect_timeout_ms);
     let mut buffer = BytesMut::with_capacity(1024);
     let hello = hello(door, &mut buffer, socket_in, socket_out);
     let (mut codec, connect) =
         tokio::time::timeout(limit, hello).await.map_err(|_| NoGuest::Late)??;
-    let judged = judge(door, connection, codec.version(), *connect, origin).await;
+    let judged = judge(door, connection, codec.version(), *connect, peer).await;
     match judged {
         Ok((mut arrival, answer)) => {
             let (aliases, max_packet) = (answer.aliases, answer.max_packet);
             let keep_alive = answer.ack.server_keepalive_sec.unwrap_or(answer.keep_alive);
             let version = codec.version();
             arrival.receive_max = arrival.receive_max.max(1);
-            let reader = Reader::new(door.clone(), connection, codec, buffer, keep_alive)
-                .with_rights(arrival.rights.clone());
+            let rights = arrival.rights.clone();
+            let reader = Reader::new(door.clone(), connection, codec, buffer, keep_alive, rights);
             let writer = Writer::new(door.clone(), connection, version, *answer.ack)
                 .with_limits(aliases, max_packet);
             Ok(Guest { arrival, reader, writer, keep_alive })
         }
         Err(reason) => {
-            let ack = ConnectAck { reason_code: reason, ..ConnectAck::default() };
+            let reason_code = match &reason {
+                NoGuest::NotAdmitted(refusal) => refusal.reason(),
+                NoGuest::Refused(reason) => *reason,
+                _ => ConnectAckReason::UnspecifiedError,
+            };
+            let reason_string = Some(reason.to_string().into());
+            let ack = ConnectAck { reason_code, reason_string, ..ConnectAck::default() };
             let mut out = BytesMut::new();
             if codec.write(Packet::ConnectAck(Box::new(ack)), &mut out).is_ok() {
                 // A client that is gone needs no refusal.
@@ -81,7 +92,7 @@ pub(super) async fn greet(
                 let _ = socket_out.shutdown().await;
             }
             door.metrics.refused.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
-            Err(NoGuest::Refused(reason))
+            Err(reason)
         }
     }
 }
@@ -135,37 +146,38 @@ async fn judge(
     connection: ConnectionId,
     version: Version,
     connect: Connect,
-    origin: &Origin,
-) -> Result<(Arrival, Welcome), ConnectAckReason> {
+    peer: &Peer,
+) -> Result<(Arrival, Welcome), NoGuest> {
+    let refused = |reason| Err(NoGuest::Refused(reason));
     let limits = door.config.limits;
     let is_v5 = version == Version::V5;
     if connect.auth_method.is_some() {
-        return Err(ConnectAckReason::BadAuthenticationMethod);
+        return refused(ConnectAckReason::BadAuthenticationMethod);
     }
     if connect.client_id.len() > limits.max_client_id_bytes || connect.client_id.contains('\0') {
-        return Err(ConnectAckReason::ClientIdentifierNotValid);
+        return refused(ConnectAckReason::ClientIdentifierNotValid);
     }
     let is_unnamed = connect.client_id.is_empty();
     if is_unnamed && !connect.clean_start && !is_v5 {
-        return Err(ConnectAckReason::ClientIdentifierNotValid);
+        return refused(ConnectAckReason::ClientIdentifierNotValid);
     }
     let client = match is_unnamed {
         true => ByteString::from(format!("assigned-{}", uuid::Uuid::new_v4().simple())),
         false => connect.client_id.to_string().into(),
     };
-    let identity = Identity {
+    let claim = Claim {
         client: &client,
         user: connect.username.as_deref(),
         password: connect.password.as_deref(),
-        address: &origin.address,
+        peer,
     };
-    let rights = door.access.admit(&identity).await?;
+    let (user, rights) = door.admission.admit(claim).await?;
     if let Some(will) = &connect.last_will {
         if !is_topic(&will.topic) {
-            return Err(ConnectAckReason::TopicNameInvalid);
+            return refused(ConnectAckReason::TopicNameInvalid);
         }
         if will.topic.starts_with('$') || !rights.may_publish(&will.topic) {
-            return Err(ConnectAckReason::NotAuthorized);
+            return refused(ConnectAckReason::NotAuthorized);
         }
     }
     let most = limits.max_session_expiry_seconds;
@@ -190,14 +202,23 @@ async fn judge(
         aliases: connect.topic_alias_max.min(ALIASES),
         max_packet: connect.max_packet_size.map_or(usize::MAX, |size| size.get() as usize),
     };
+    let facts = Facts {
+        address: peer.address,
+        transport: peer.transport,
+        version: if is_v5 { 5 } else { 3 },
+        keep_alive_seconds: welcome.ack.server_keepalive_sec.unwrap_or(welcome.keep_alive),
+        since_ms: now_ms(),
+    };
     let arrival = Arrival {
         connection,
+        user,
         client,
         is_clean: connect.clean_start,
         expiry_seconds,
         receive_max: connect.receive_max.map_or(u16::MAX, NonZeroU16::get),
         will: connect.last_will,
-        rights,
+        rights: Arc::new(ArcSwap::from_pointee(rights)),
+        facts: Arc::new(facts),
     };
     Ok((arrival, welcome))
 }

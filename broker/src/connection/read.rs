@@ -18,7 +18,7 @@ use tokio::time::{Instant, timeout_at};
 
 use super::greet::ALIASES;
 use super::{Door, Ended};
-use crate::access::Rights;
+use crate::accounts::SharedRights;
 use crate::core::{Event, Parting, is_topic};
 use crate::message::ConnectionId;
 use crate::outbox::Outbox;
@@ -35,7 +35,7 @@ pub(super) struct Reader {
     connection: ConnectionId,
     codec: Codec,
     buffer: BytesMut,
-    rights: Rights,
+    rights: SharedRights,
     aliases: HashMap<NonZeroU16, ByteString>,
     keep_alive: Option<Duration>,
     events: Vec<Event>,
@@ -48,6 +48,7 @@ impl Reader {
         codec: Codec,
         buffer: BytesMut,
         keep_alive: u16,
+        rights: SharedRights,
     ) -> Self {
         let keep_alive = Duration::from_millis(1500 * u64::from(keep_alive));
         Self {
@@ -55,16 +56,11 @@ impl Reader {
             connection,
             codec,
             buffer,
-            rights: Rights::default(),
+            rights,
             aliases: HashMap::new(),
             keep_alive: Some(keep_alive).filter(|time| !time.is_zero()),
             events: Vec::new(),
         }
-    }
-
-    pub(super) fn with_rights(mut self, rights: Rights) -> Self {
-        self.rights = rights;
-        self
     }
 
     /// Reads until the connection ends.
@@ -173,7 +169,7 @@ impl Reader {
             return Err(protocol("a subscription identifier in a client's PUBLISH"));
         }
         let is_reserved = publish.topic.starts_with('$');
-        let event = if is_reserved || !self.rights.may_publish(&publish.topic) {
+        let event = if is_reserved || !self.rights.load().may_publish(&publish.topic) {
             self.door.metrics.refused.fetch_add(1, Ordering::Relaxed);
             let Some(answer) = self.refuse(&publish) else { return Ok(()) };
             Event::Answer(self.connection, answer)

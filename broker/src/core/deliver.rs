@@ -118,6 +118,26 @@ impl Core {
         self.fill(key, effects);
     }
 
+    /// Drops what waits for a session and its account may not read any more.
+    pub(super) fn forget_unreadable(&mut self, key: usize, effects: &mut Effects) {
+        let session = &mut self.sessions[key];
+        let rights = session.rights.clone();
+        let may = |due: &Due| rights.may_read(&due.message.topic);
+        let (kept, lost): (VecDeque<_>, VecDeque<_>) =
+            std::mem::take(&mut session.queue).into_iter().partition(may);
+        session.queue = kept;
+        session.queued_bytes -= lost.iter().map(|due| due.message.weight()).sum::<usize>();
+        // What the client has begun to take is finished with it.
+        let (kept, unsent): (VecDeque<_>, VecDeque<_>) = std::mem::take(&mut session.in_flight)
+            .into_iter()
+            .partition(|sent| sent.is_received || may(&sent.due));
+        session.in_flight = kept;
+        for due in unsent.into_iter().map(|sent| sent.due).chain(lost) {
+            effects.counts.refused += 1;
+            self.settle(key, &due, effects);
+        }
+    }
+
     /// The session is done with a message that it was given.
     fn settle(&mut self, key: usize, due: &Due, effects: &mut Effects) {
         let session = &self.sessions[key];
@@ -173,12 +193,13 @@ impl Core {
     fn hand_over(&mut self, key: usize, due: Due, effects: &mut Effects) {
         let chosen = due.share.as_ref().and_then(|share| {
             let sessions = &self.sessions;
-            let is_other = |member: usize| member != key;
+            let may = |member: usize| {
+                member != key && sessions[member].rights.may_read(&due.message.topic)
+            };
             self.shares.get_mut(share)?.choose(
-                |member| is_other(member) && sessions[member].has_room(),
+                |member| sessions[member].has_room() && may(member),
                 |member| {
-                    is_other(member)
-                        && (sessions[member].online.is_some() || sessions[member].is_kept)
+                    (sessions[member].online.is_some() || sessions[member].is_kept) && may(member)
                 },
             )
         });

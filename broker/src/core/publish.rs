@@ -141,7 +141,7 @@ impl Core {
         self.tree.matching(&message.topic, &mut |entry| match entry {
             Entry::Own { key, options, id, is_checked } => {
                 let is_own = options.no_local && sessions[*key].serial == message.from;
-                if is_own || (*is_checked && !may_read(&sessions[*key], &message.topic)) {
+                if is_own || (*is_checked && !sessions[*key].rights.may_read(&message.topic)) {
                     return;
                 }
                 let qos = options.qos.less_value(message.qos);
@@ -150,17 +150,16 @@ impl Core {
             }
             Entry::Shared(share) => {
                 let Some(members) = shares.get_mut(share) else { return };
+                // Those who may not read it have no turn.
+                let may = |key: usize| sessions[key].rights.may_read(&message.topic);
                 let chosen = members.choose(
-                    |key| sessions[key].has_room() && sessions[key].queue.is_empty(),
+                    |key| sessions[key].has_room() && sessions[key].queue.is_empty() && may(key),
                     // One that is away has its queue; one without one would lose it.
-                    |key| sessions[key].online.is_some() || sessions[key].is_kept,
+                    |key| (sessions[key].online.is_some() || sessions[key].is_kept) && may(key),
                 );
                 let Some(key) = chosen else { return };
                 let text = super::subscribe::text(share);
                 let Some(subscription) = sessions[key].subscriptions.get(&text) else { return };
-                if subscription.is_checked && !may_read(&sessions[key], &message.topic) {
-                    return;
-                }
                 let qos = subscription.options.qos.less_value(message.qos);
                 let retain = subscription.options.retain_as_published && message.retain;
                 let share = Some(share.clone());
@@ -188,12 +187,6 @@ impl Core {
         self.retained.insert(message.clone());
         effects.ops.push(Op::Retain(message.clone()));
     }
-}
-
-/// True where the session's account may read the topic now; one without a connection is judged
-/// when it comes back.
-fn may_read(session: &super::Session, topic: &str) -> bool {
-    session.online.as_ref().is_none_or(|online| online.rights.may_read(topic))
 }
 
 fn success(packet_id: NonZeroU16) -> PublishAck {

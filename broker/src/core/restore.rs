@@ -1,7 +1,9 @@
 //! A broker that goes on where an earlier one ended, however that ended.
 
 use std::collections::HashMap;
+use std::sync::Arc;
 
+use crate::accounts::Accounts;
 use crate::config::Limits;
 use crate::core::session::{NEVER, Session};
 use crate::core::{Core, Effects};
@@ -12,14 +14,16 @@ use crate::store::{Image, Op};
 const GRACE_MS: u64 = 30_000;
 
 impl Core {
-    /// The state that was kept. What became due meanwhile is due at once.
+    /// The state that was kept, judged by the accounts as they are now. What became due meanwhile is
+    /// due at once.
     pub(crate) fn restore(
         limits: Limits,
         image: Image,
+        accounts: Arc<dyn Accounts>,
         now_ms: u64,
         effects: &mut Effects,
     ) -> Self {
-        let mut core = Self::new(limits);
+        let mut core = Self::new(limits, accounts.clone());
         core.now_ms = now_ms;
         core.next_message = image.next_message;
         for message in image.retained {
@@ -27,7 +31,14 @@ impl Core {
         }
         let mut keys = HashMap::new();
         for stored in image.sessions {
-            let mut session = Session::new(stored.client.clone(), stored.serial);
+            let (user, client) = &stored.client;
+            let serial = stored.serial;
+            core.next_serial = core.next_serial.max(serial + 1);
+            let Some(rights) = accounts.rights(user.as_deref(), client) else {
+                effects.ops.push(Op::EndSession { serial });
+                continue;
+            };
+            let mut session = Session::new(stored.client.clone(), serial, rights);
             session.expiry_seconds = stored.expiry_seconds;
             session.is_kept = true;
             session.will = stored.will;
@@ -47,7 +58,6 @@ impl Core {
                 }
                 effects.ops.push(Op::session(&session));
             }
-            core.next_serial = core.next_serial.max(stored.serial + 1);
             let alarms = [session.ends_ms, session.will_at_ms];
             let key = core.sessions.insert(session);
             core.alarms.extend(alarms.into_iter().flatten().map(|at| (at, key)));

@@ -9,7 +9,9 @@ use rmqtt_codec::types::QoS;
 use rmqtt_codec::v5::SubscriptionOptions;
 
 use crate::access::Rights;
+use crate::accounts::SharedRights;
 use crate::core::share::ShareKey;
+use crate::core::{ClientKey, Facts};
 use crate::message::{ConnectionId, Delivery, Message};
 
 /// A session that never ends by itself.
@@ -59,16 +61,20 @@ pub(crate) struct Online {
     pub(crate) connection: ConnectionId,
     /// How many messages of QoS 1 and 2 may be under way to it.
     pub(crate) window: usize,
-    pub(crate) rights: Rights,
+    /// What the connection judges by.
+    pub(crate) rights: SharedRights,
+    pub(crate) facts: Arc<Facts>,
 }
 
 /// One client's state.
 #[derive(Debug)]
 pub(crate) struct Session {
-    pub(crate) client: ByteString,
+    pub(crate) client: ClientKey,
     /// No other session of any life of the broker has it.
     pub(crate) serial: u64,
     pub(crate) online: Option<Online>,
+    /// What its account may do, connected or not.
+    pub(crate) rights: Rights,
     /// How long it outlives its connection.
     pub(crate) expiry_seconds: u32,
     /// It is in the store.
@@ -91,11 +97,12 @@ pub(crate) struct Session {
 
 impl Session {
     /// A new one without a connection.
-    pub(crate) fn new(client: ByteString, serial: u64) -> Self {
+    pub(crate) fn new(client: ClientKey, serial: u64, rights: Rights) -> Self {
         Self {
             client,
             serial,
             online: None,
+            rights,
             expiry_seconds: 0,
             is_kept: false,
             ends_ms: None,

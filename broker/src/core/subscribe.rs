@@ -1,9 +1,11 @@
 //! Subscriptions come and go.
 
+use std::sync::Arc;
+
 use bytestring::ByteString;
 use rmqtt_codec::v5::{
-    Packet, RetainHandling, Subscribe, SubscribeAck, SubscribeAckReason, SubscriptionOptions,
-    Unsubscribe, UnsubscribeAck, UnsubscribeAckReason,
+    DisconnectReasonCode, Packet, RetainHandling, Subscribe, SubscribeAck, SubscribeAckReason,
+    SubscriptionOptions, Unsubscribe, UnsubscribeAck, UnsubscribeAckReason,
 };
 
 use crate::access::{Grant, Rights};
@@ -77,26 +79,37 @@ impl Core {
         effects.out.push((connection, Out::Packet(Packet::UnsubscribeAck(ack))));
     }
 
-    /// The rights of a connection's account changed: what it may not have any more it has no more.
-    pub(super) fn on_rights(
-        &mut self,
-        connection: ConnectionId,
-        rights: Rights,
-        effects: &mut Effects,
-    ) {
-        let Some(&key) = self.by_connection.get(&connection) else { return };
-        if let Some(online) = &mut self.sessions[key].online {
-            online.rights = rights;
+    /// Accounts or their rules changed: what a session may not have any more it has no more, and a
+    /// session whose account is gone ends.
+    pub(super) fn judge_all(&mut self, effects: &mut Effects) {
+        let accounts = self.accounts.clone();
+        let keys: Vec<_> = self.sessions.iter().map(|(key, _)| key).collect();
+        for key in keys {
+            let session = &mut self.sessions[key];
+            let (user, client) = &session.client;
+            if let Some(rights) = accounts.rights(user.as_deref(), client) {
+                if let Some(online) = &session.online {
+                    online.rights.store(Arc::new(rights.clone()));
+                }
+                session.rights = rights;
+                self.check_subscriptions(key, effects);
+                self.forget_unreadable(key, effects);
+                continue;
+            }
+            session.will = None;
+            if let Some(online) = session.online.take() {
+                self.by_connection.remove(&online.connection);
+                let bye = Out::Close(DisconnectReasonCode::NotAuthorized);
+                effects.out.push((online.connection, bye));
+            }
+            self.end(key, effects);
         }
-        self.check_subscriptions(key, effects);
     }
 
     /// Holds every subscription against the rights that the session has now.
     pub(super) fn check_subscriptions(&mut self, key: usize, effects: &mut Effects) {
         let session = &self.sessions[key];
-        let Some(rights) = session.online.as_ref().map(|online| online.rights.clone()) else {
-            return;
-        };
+        let rights = session.rights.clone();
         let judge = |(filter, found): (&ByteString, &Subscription)| {
             let verdict = is_checked(&rights, filter);
             (verdict != Ok(found.is_checked)).then(|| (filter.clone(), verdict))
@@ -130,10 +143,7 @@ impl Core {
         if is_new && session.subscriptions.len() >= self.limits.max_subscriptions {
             return Err(SubscribeAckReason::QuotaExceeded);
         }
-        match &session.online {
-            Some(online) => is_checked(&online.rights, filter),
-            None => Err(SubscribeAckReason::UnspecifiedError),
-        }
+        is_checked(&session.rights, filter)
     }
 
     /// Adds a subscription in place of one with that filter; true when there was none.
@@ -193,10 +203,7 @@ impl Core {
         let session = &self.sessions[key];
         let Some(found) = session.subscriptions.get(filter).cloned() else { return };
         let now_ms = self.now_ms;
-        let may_read = |topic: &str| {
-            !found.is_checked
-                || session.online.as_ref().is_some_and(|online| online.rights.may_read(topic))
-        };
+        let may_read = |topic: &str| !found.is_checked || session.rights.may_read(topic);
         let messages: Vec<_> = self
             .retained
             .matching(filter)

@@ -5,7 +5,9 @@ mod kept;
 mod shares;
 
 use std::num::NonZeroU16;
+use std::sync::Arc;
 
+use arc_swap::ArcSwap;
 use bytes::Bytes;
 use rmqtt_codec::types::{Publish, QoS};
 use rmqtt_codec::v5::{
@@ -13,9 +15,11 @@ use rmqtt_codec::v5::{
     SubscriptionOptions, Unsubscribe,
 };
 
-use super::{Arrival, Core, Effects, Event, NEVER, Parting};
+use super::{Arrival, Core, Effects, Event, Facts, NEVER, Parting};
 use crate::access::Rights;
+use crate::accounts::Nobody;
 use crate::config::Limits;
+use crate::listener::{PeerAddress, Transport};
 use crate::message::{ConnectionId, Delivery, Out};
 use crate::store::Op;
 
@@ -103,7 +107,7 @@ impl World {
 
     fn with(limits: Limits) -> Self {
         Self {
-            core: Core::new(limits),
+            core: Core::new(limits, Arc::new(Nobody)),
             now_ms: 1_000_000,
             next_connection: 1,
             next_id: 1,
@@ -138,12 +142,20 @@ impl World {
         self.next_connection += 1;
         self.event(Event::Connect(Box::new(Arrival {
             connection,
+            user: None,
             client: hello.client.into(),
             is_clean: hello.is_clean,
             expiry_seconds: hello.expiry_seconds,
             receive_max: hello.receive_max,
             will: hello.will,
-            rights: Rights::everything(),
+            rights: Arc::new(ArcSwap::from_pointee(Rights::everything())),
+            facts: Arc::new(Facts {
+                address: PeerAddress::Unix { uid: 0, pid: None },
+                transport: Transport::Mqtt,
+                version: 5,
+                keep_alive_seconds: 0,
+                since_ms: self.now_ms,
+            }),
         })));
         let accepted = self
             .said

@@ -46,6 +46,10 @@ impl Core {
             self.alarms.remove(&(at, key));
         }
         let Some(Will { message, .. }) = session.will.take() else { return };
+        if !session.rights.may_publish(&message.topic) {
+            effects.counts.refused += 1;
+            return;
+        }
         let message = Message {
             number: self.next_message,
             topic: message.topic.clone(),

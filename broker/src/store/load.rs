@@ -11,7 +11,7 @@ use rusqlite::{Connection, Row};
 use serde::{Deserialize, Serialize};
 
 use super::{Entry, Head, StoreError, qos, unpack};
-use crate::core::{Due, InFlight, Subscription, Will};
+use crate::core::{ClientKey, Due, InFlight, Subscription, Will};
 use crate::message::Message;
 
 /// Everything that was kept.
@@ -32,7 +32,7 @@ pub(crate) struct Image {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct StoredSession {
     pub(crate) serial: u64,
-    pub(crate) client: ByteString,
+    pub(crate) client: ClientKey,
     pub(crate) expiry_seconds: u32,
     pub(crate) ends_ms: Option<u64>,
     pub(crate) will: Option<Will>,
@@ -78,6 +78,9 @@ pub(super) fn read(connection: &mut Connection, path: &Path) -> Result<Image, St
 
 impl Image {
     fn fill(&mut self, connection: &Connection) -> rusqlite::Result<()> {
+        // Of sessions that ended as the broker started.
+        connection
+            .execute("DELETE FROM message WHERE number NOT IN (SELECT message FROM queue)", [])?;
         let mut messages = HashMap::new();
         each(connection, "SELECT number, head, payload FROM message", |row| {
             let message = message(row, 0)?;
@@ -92,17 +95,19 @@ impl Image {
         self.next_message = numbers.max().unwrap_or(0) + 1;
         each(
             connection,
-            "SELECT serial, client, expiry_seconds, ends_ms, will, will_at_ms FROM session
-             ORDER BY serial",
+            "SELECT serial, account, client, expiry_seconds, ends_ms, will, will_at_ms
+             FROM session ORDER BY serial",
             |row| {
-                let will: Option<Vec<u8>> = row.get(4)?;
+                let account: Option<String> = row.get(1)?;
+                let client: String = row.get(2)?;
+                let will: Option<Vec<u8>> = row.get(5)?;
                 self.sessions.push(StoredSession {
                     serial: number(row, 0)?,
-                    client: row.get::<_, String>(1)?.into(),
-                    expiry_seconds: row.get(2)?,
-                    ends_ms: row.get::<_, Option<i64>>(3)?.map(i64::cast_unsigned),
-                    will: will.map(|will| thaw(&will, 4)).transpose()?,
-                    will_at_ms: row.get::<_, Option<i64>>(5)?.map(i64::cast_unsigned),
+                    client: (account.map(Into::into), client.into()),
+                    expiry_seconds: row.get(3)?,
+                    ends_ms: row.get::<_, Option<i64>>(4)?.map(i64::cast_unsigned),
+                    will: will.map(|will| thaw(&will, 5)).transpose()?,
+                    will_at_ms: row.get::<_, Option<i64>>(6)?.map(i64::cast_unsigned),
                 });
                 Ok(())
             },

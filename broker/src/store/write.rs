@@ -20,14 +20,16 @@ fn apply(transaction: &Transaction<'_>, op: &Op) -> rusqlite::Result<()> {
     };
     match op {
         Op::Session(session) => {
+            let (account, client) = &session.client;
             let will = session.will.as_ref().map(|will| encode(&will.frozen())).transpose()?;
             run(
-                "INSERT INTO session VALUES (?1, ?2, ?3, ?4, ?5, ?6)
-                 ON CONFLICT (serial) DO UPDATE SET expiry_seconds = ?3, ends_ms = ?4, will = ?5,
-                     will_at_ms = ?6",
+                "INSERT INTO session VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7)
+                 ON CONFLICT (serial) DO UPDATE SET expiry_seconds = ?4, ends_ms = ?5, will = ?6,
+                     will_at_ms = ?7",
                 params![
                     session.serial.cast_signed(),
-                    &*session.client,
+                    account.as_deref(),
+                    &**client,
                     session.expiry_seconds,
                     session.ends_ms.map(u64::cast_signed),
                     will,

@@ -31,12 +31,12 @@ impl Hub {
     }
 
     pub(crate) async fn start_at(address: SocketAddr) -> Self {
-        Self::start_with(BrokerConfig { listen: vec![address], ..BrokerConfig::default() }).await
+        Self::start_with(BrokerConfig::open_to_all(address)).await
     }
 
     pub(crate) async fn start_with(config: BrokerConfig) -> Self {
         let broker = Broker::bind(config).await.unwrap();
-        let address = broker.addresses()[0];
+        let address = broker.tcp_address().unwrap();
         let shutdown = CancellationToken::new();
         let task = Some(tokio::spawn(broker.run(shutdown.clone())));
         Self { address, shutdown, task }

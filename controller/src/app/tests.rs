@@ -16,10 +16,9 @@ fn config(directory: &std::path::Path) -> Config {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_controller_greets_the_agents_that_were_there_first() {
-    let listen = vec!["127.0.0.1:0".parse().unwrap()];
-    let broker =
-        Broker::bind(godwit_broker::Config { listen, ..Default::default() }).await.unwrap();
-    let url = BrokerUrl::from(broker.addresses()[0]);
+    let open = godwit_broker::Config::open_to_all("127.0.0.1:0".parse().unwrap());
+    let broker = Broker::bind(open).await.unwrap();
+    let url = BrokerUrl::from(broker.tcp_address().unwrap());
     let over = CancellationToken::new();
     let broker = tokio::spawn(broker.run(over.clone()));
     let mut agent = godwit_bus::Config::new(url.clone(), "edge-a");

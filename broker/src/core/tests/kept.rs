@@ -76,7 +76,8 @@ async fn next_life(world: &mut World, path: &Path) -> World {
     next.now_ms = world.now_ms;
     next.next_connection = 1000;
     let mut effects = Effects::default();
-    next.core = Core::restore(Limits::default(), image, next.now_ms, &mut effects);
+    next.core =
+        Core::restore(Limits::default(), image, Arc::new(Nobody), next.now_ms, &mut effects);
     next.take_in(effects);
     next
 }
