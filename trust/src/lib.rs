@@ -12,9 +12,10 @@
 //!
 //! How to read it: `authority` (signs), `validity` (how long), `request` (what a node asks
 //! for), `particulars` (what a certificate says), `revocation`; then `token`, `secret`,
-//! `invitation`; last `pin`, the first contact.
+//! `invitation`; last `pin` and `client`, how a broker is believed.
 
 mod authority;
+mod client;
 mod fingerprint;
 mod hex;
 mod invitation;
@@ -31,6 +32,7 @@ mod token;
 mod validity;
 
 pub use authority::{Authority, AuthorityError, Issued, ServerIdentity};
+pub use client::{ClientError, client};
 pub use fingerprint::{Fingerprint, FingerprintError};
 pub use invitation::{Invitation, JoinError, redeem};
 pub use key::KeyPem;

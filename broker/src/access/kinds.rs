@@ -29,6 +29,8 @@ pub enum Kind {
     Operator,
     /// A program that watches the fabric.
     Monitor,
+    /// A node that has a token and no certificate, by the id under which it asks for one.
+    Joining(String),
 }
 
 /// Why an account cannot have rights.
@@ -63,11 +65,17 @@ impl Rights {
                 let node = name("node", node)?;
                 (
                     root([
+                        // Asks for its next certificate.
+                        format!("renew/{node}/request"),
                         format!("node/{node}/#"),
                         format!("controller/in/{node}"),
                         format!("agent/+/peer/{node}/#"),
                     ]),
-                    root([format!("agent/{node}/#"), "controller/hello".into()]),
+                    root([
+                        format!("renew/{node}/answer"),
+                        format!("agent/{node}/#"),
+                        "controller/hello".into(),
+                    ]),
                 )
             }
             Kind::Tenant(tenant) => {
@@ -84,23 +92,55 @@ impl Rights {
             Kind::Controller => (
                 root([
                     "agent/+/ctl",
+                    // Images, to nodes.
+                    "agent/+/peer/controller/#",
                     "controller/hello",
+                    "join/+/answer",
+                    "renew/+/answer",
+                    // Clears what somebody had retained there.
+                    "tenant/+/command/+",
                     "tenant/+/container/+/state",
                     "tenant/+/migration/+",
                     "tenant/+/reply/+",
                 ]),
-                root(["controller/in/+", "node/#", "tenant/+/command/+", "admin/command/+"]),
+                root([
+                    "agent/controller/#",
+                    "controller/in/+",
+                    "join/+/request",
+                    "renew/+/request",
+                    "node/#",
+                    "tenant/+/command/+",
+                    "admin/command/+",
+                ]),
             ),
             Kind::Operator => {
                 let outer = || {
-                    let frames = root(["agent/#", "controller/#"]).allow;
+                    let frames = root(["agent/#", "controller/#", "join/#", "renew/#"]).allow;
                     Territory { allow: vec![], deny: frames }.with(Filter::known("#".into()))
                 };
                 (outer(), outer().with(system()))
             }
+            Kind::Joining(id) => {
+                let id = name("join request", id)?;
+                (root([format!("join/{id}/request")]), root([format!("join/{id}/answer")]))
+            }
             Kind::Monitor => (Territory::default(), root(["node/#"]).with(system())),
         };
         Ok(Self::within(publish, read))
+    }
+}
+
+/// True for a topic whose messages are never kept: a command that is replayed would be obeyed
+/// again.
+pub fn is_never_retained(topic: &str) -> bool {
+    let Some(rest) = topic.strip_prefix(ROOT).and_then(|rest| rest.strip_prefix('/')) else {
+        return false;
+    };
+    let mut levels = rest.split('/');
+    match levels.next() {
+        Some("tenant") => levels.nth(1) == Some("command"),
+        Some("admin") => levels.next() == Some("command"),
+        _ => false,
     }
 }
 
@@ -146,7 +186,7 @@ mod tests {
     use super::super::judge::Grant;
     use super::*;
 
-    const EVERY_ROW: [&str; 17] = [
+    const EVERY_ROW: [&str; 22] = [
         "godwit/v1/node/n1/state",
         "godwit/v1/node/n1/info",
         "godwit/v1/node/n2/state",
@@ -161,6 +201,11 @@ mod tests {
         "godwit/v1/agent/n2/peer/n1/bulk",
         "godwit/v1/controller/in/n1",
         "godwit/v1/controller/hello",
+        "godwit/v1/agent/n1/peer/controller/bulk",
+        "godwit/v1/join/j1/request",
+        "godwit/v1/join/j1/answer",
+        "godwit/v1/renew/n1/request",
+        "godwit/v1/renew/n1/answer",
         "app/t1/x",
         "app/t2/x",
         "$SYS/broker/uptime",
@@ -191,11 +236,14 @@ mod tests {
                 "godwit/v1/node/n1/info",
                 "godwit/v1/agent/n2/peer/n1/bulk",
                 "godwit/v1/controller/in/n1",
+                "godwit/v1/renew/n1/request",
             ],
             &[
                 "godwit/v1/agent/n1/ctl",
                 "godwit/v1/agent/n1/peer/n2/bulk",
                 "godwit/v1/controller/hello",
+                "godwit/v1/agent/n1/peer/controller/bulk",
+                "godwit/v1/renew/n1/answer",
             ],
         );
     }
@@ -241,9 +289,14 @@ mod tests {
             &[
                 "godwit/v1/tenant/t1/container/c/state",
                 "godwit/v1/tenant/t1/migration/m",
+                "godwit/v1/tenant/t1/command/stop",
                 "godwit/v1/tenant/t1/reply/1",
+                "godwit/v1/tenant/t2/command/stop",
                 "godwit/v1/agent/n1/ctl",
                 "godwit/v1/controller/hello",
+                "godwit/v1/agent/n1/peer/controller/bulk",
+                "godwit/v1/join/j1/answer",
+                "godwit/v1/renew/n1/answer",
             ],
             &[
                 "godwit/v1/node/n1/state",
@@ -253,6 +306,8 @@ mod tests {
                 "godwit/v1/tenant/t2/command/stop",
                 "godwit/v1/admin/command/drain",
                 "godwit/v1/controller/in/n1",
+                "godwit/v1/join/j1/request",
+                "godwit/v1/renew/n1/request",
             ],
         );
     }
@@ -261,7 +316,10 @@ mod tests {
     fn an_operator_has_all_but_the_frames() {
         let all = || {
             let is_frame =
-                |topic: &&str| !topic.contains("/agent/") && !topic.contains("/controll");
+                |topic: &&str| {
+                    let level = topic.split('/').nth(2).unwrap_or_default();
+                    !["agent", "controller", "join", "renew"].contains(&level)
+                };
             EVERY_ROW.into_iter().filter(is_frame)
         };
         let publish: Vec<_> = all().filter(|topic| !topic.starts_with('$')).collect();
@@ -270,6 +328,29 @@ mod tests {
         assert_eq!(rights.may_subscribe("#"), Grant::Checked);
         assert_eq!(rights.may_subscribe("godwit/v1/tenant/#"), Grant::Granted);
         assert_eq!(rights.may_subscribe("godwit/v1/agent/n1/#"), Grant::Refused);
+    }
+
+    #[test]
+    fn who_has_only_a_token_may_ask_and_hear_the_answer() {
+        assert_table(
+            &Kind::Joining("j1".into()),
+            &["godwit/v1/join/j1/request"],
+            &["godwit/v1/join/j1/answer"],
+        );
+        assert!(Rights::of(&Kind::Joining("+".into())).is_err());
+    }
+
+    #[test]
+    fn commands_are_never_retained() {
+        for (topic, is_command) in [
+            ("godwit/v1/tenant/t1/command/stop", true),
+            ("godwit/v1/admin/command/drain", true),
+            ("godwit/v1/tenant/t1/container/command/state", false),
+            ("godwit/v1/node/n1/state", false),
+            ("app/t1/command/x", false),
+        ] {
+            assert_eq!(is_never_retained(topic), is_command, "{topic}");
+        }
     }
 
     #[test]

@@ -18,6 +18,7 @@ use tokio::time::{Instant, timeout_at};
 
 use super::greet::ALIASES;
 use super::{Door, Ended};
+use crate::access::is_never_retained;
 use crate::accounts::SharedRights;
 use crate::core::{Event, Parting, is_topic};
 use crate::message::ConnectionId;
@@ -168,7 +169,10 @@ impl Reader {
         {
             return Err(protocol("a subscription identifier in a client's PUBLISH"));
         }
-        let is_reserved = publish.topic.starts_with('$');
+        let is_reserved = publish.topic.starts_with('$')
+            || (publish.retain
+                && !publish.payload.is_empty()
+                && is_never_retained(&publish.topic));
         let event = if is_reserved || !self.rights.load().may_publish(&publish.topic) {
             self.door.metrics.refused.fetch_add(1, Ordering::Relaxed);
             let Some(answer) = self.refuse(&publish) else { return Ok(()) };
