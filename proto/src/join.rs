@@ -11,7 +11,7 @@ use crate::id::NodeId;
 pub const JOIN_ACCOUNT: &str = "join";
 
 /// What the name of a node's account begins with; the node's name follows.
-pub const NODE_ACCOUNT: &str = "node/";
+pub const NODE_ACCOUNT: &str = "node:";
 
 /// The largest request that is read, in bytes.
 pub const LARGEST_REQUEST: usize = 16 << 10;

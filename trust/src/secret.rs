@@ -44,6 +44,24 @@ impl Secret {
     }
 }
 
+impl Secret {
+    /// As a password, for the one who signs in with it: 64 hexadecimal digits.
+    pub fn reveal(&self) -> String {
+        struct Shown<'a>(&'a [u8]);
+        impl fmt::Display for Shown<'_> {
+            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                hex::write(f, self.0)
+            }
+        }
+        Shown(&self.0).to_string()
+    }
+
+    /// Reads what [`reveal`](Self::reveal) wrote; `None` for anything else.
+    pub fn read(text: &str) -> Option<Self> {
+        hex::read(text).map(Self)
+    }
+}
+
 impl From<[u8; 32]> for Secret {
     fn from(bytes: [u8; 32]) -> Self {
         Self(bytes)
@@ -89,6 +107,9 @@ mod tests {
         let hash: SecretHash = secret.hash().to_string().parse().unwrap();
         assert!(hash.is_of(&secret));
         assert!(!hash.is_of(&other));
+        let again = Secret::read(&secret.reveal()).unwrap();
+        assert!(hash.is_of(&again));
+        assert!(Secret::read("stale").is_none());
         assert_eq!("stale".parse::<SecretHash>(), Err(SecretHashError));
     }
 

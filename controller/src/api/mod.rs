@@ -4,6 +4,7 @@
 //! `{code, message, remedy, reasons}` with a fitting status (`error`). The rules are the
 //! services'; here is only how requests are read and answers written.
 
+mod accounts;
 mod containers;
 mod error;
 mod events;
@@ -12,6 +13,7 @@ mod migrations;
 mod nodes;
 
 use std::convert::Infallible;
+use std::net::SocketAddr;
 
 use axum::Router;
 use axum::extract::{DefaultBodyLimit, FromRequestParts, State};
@@ -27,6 +29,7 @@ use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
+use crate::accounts::Accounts;
 use crate::refusal::Refusal;
 use crate::service::Service;
 use error::ApiError;
@@ -39,6 +42,8 @@ const BODY_BYTES: usize = 1 << 20;
 pub struct Api {
     /// What they ask.
     pub service: Service,
+    /// The accounts, where the broker is here.
+    pub accounts: Option<Accounts>,
     /// Whether the broker is there.
     pub link: watch::Receiver<Link>,
     /// The fabric's id.
@@ -53,7 +58,8 @@ pub struct Api {
 /// When the listener breaks.
 pub async fn serve(listener: TcpListener, api: Api) -> std::io::Result<()> {
     let shutdown = api.shutdown.clone();
-    axum::serve(listener, router(api)).with_graceful_shutdown(shutdown.cancelled_owned()).await
+    let service = router(api).into_make_service_with_connect_info::<SocketAddr>();
+    axum::serve(listener, service).with_graceful_shutdown(shutdown.cancelled_owned()).await
 }
 
 /// Every route.
@@ -74,6 +80,11 @@ pub fn router(api: Api) -> Router {
         .route("/images", get(images::list))
         .route("/images/{*image}", axum::routing::delete(images::remove))
         .route("/events", get(events::stream))
+        .route("/accounts", get(accounts::list).post(accounts::add))
+        .route("/accounts/{name}", axum::routing::delete(accounts::remove))
+        .route("/accounts/{name}/password", post(accounts::password))
+        .route("/tokens", post(accounts::invite))
+        .route("/authority", get(accounts::authority))
         .layer(DefaultBodyLimit::max(BODY_BYTES))
         // After the layer: an image is as large as it is, and streams to the disk.
         .route("/images", post(images::upload).layer(DefaultBodyLimit::disable()));

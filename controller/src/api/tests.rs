@@ -20,6 +20,7 @@ async fn rest() -> Rest {
     let shutdown = CancellationToken::new();
     let api = Api {
         service: stand.service.clone(),
+        accounts: None,
         link: watched,
         fabric: Uuid::new_v4(),
         shutdown: shutdown.clone(),
