@@ -327,7 +327,8 @@ fn chosen(password: Option<String>) -> Result<(String, Option<String>), Refusal>
         }
         Some(password) => Ok((password, None)),
         None => {
-            let secret = Secret::random().map_err(|e| Refusal::internal("making a password", &e))?;
+            let secret =
+                Secret::random().map_err(|e| Refusal::internal("making a password", &e))?;
             let password = secret.reveal()[..24].to_owned();
             Ok((password.clone(), Some(password)))
         }

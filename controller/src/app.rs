@@ -16,7 +16,9 @@ use std::time::Duration;
 
 use godwit_broker::BrokerError;
 use godwit_bus::stream::{MqttLink, Streams};
-use godwit_bus::{BrokerUrl, Credentials, Delivery, Inbox, Link, Publication, PublishError, Session};
+use godwit_bus::{
+    BrokerUrl, Credentials, Delivery, Inbox, Link, Publication, PublishError, Session,
+};
 use godwit_proto::frame::{ControllerHello, FromNode, ToNode};
 use godwit_proto::id::NodeId;
 use godwit_proto::topic::{Filter, Peer, Topic};
@@ -172,8 +174,7 @@ impl Controller {
         let (events, watching) = broadcast::channel::<Event>(BACKLOG);
         let registry = Registry::open(self.store.clone(), events.clone()).await?;
         let latest = Latest::default();
-        let discovery =
-            self.config.has_mdns.then(|| Discovery::open(fabric, place)).transpose()?;
+        let discovery = self.config.has_mdns.then(|| Discovery::open(fabric, place)).transpose()?;
 
         let (mut brokers, mut parts) = (JoinSet::new(), JoinSet::new());
         let over = || parts_over.child_token();

@@ -248,7 +248,10 @@ mod tests {
         let config = load("", &[]).unwrap();
         assert_eq!(config.listen, "0.0.0.0:7180".parse().unwrap());
         let listen = vec!["0.0.0.0:1883".parse().unwrap()];
-        assert_eq!(config.broker, BrokerChoice::Embedded(Embedded { listen, ..Embedded::default() }));
+        assert_eq!(
+            config.broker,
+            BrokerChoice::Embedded(Embedded { listen, ..Embedded::default() })
+        );
         assert!(config.has_mdns);
         let address = config.pool.free([]).unwrap();
         assert_eq!((address.ip, address.prefix), ([10, 77, 1, 1].into(), 16));

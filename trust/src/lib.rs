@@ -32,7 +32,7 @@ mod token;
 mod validity;
 
 pub use authority::{Authority, AuthorityError, Issued, ServerIdentity};
-pub use client::{ClientError, client};
+pub use client::{Bearer, BearerError, client};
 pub use fingerprint::{Fingerprint, FingerprintError};
 pub use invitation::{Invitation, JoinError, redeem};
 pub use key::KeyPem;

@@ -130,9 +130,8 @@ impl Rights {
     }
 }
 
-/// True for a topic whose messages are never kept: a command that is replayed would be obeyed
-/// again.
-pub fn is_never_retained(topic: &str) -> bool {
+/// True for the topics of commands.
+pub(super) fn is_never_retained(topic: &str) -> bool {
     let Some(rest) = topic.strip_prefix(ROOT).and_then(|rest| rest.strip_prefix('/')) else {
         return false;
     };
@@ -315,11 +314,10 @@ mod tests {
     #[test]
     fn an_operator_has_all_but_the_frames() {
         let all = || {
-            let is_frame =
-                |topic: &&str| {
-                    let level = topic.split('/').nth(2).unwrap_or_default();
-                    !["agent", "controller", "join", "renew"].contains(&level)
-                };
+            let is_frame = |topic: &&str| {
+                let level = topic.split('/').nth(2).unwrap_or_default();
+                !["agent", "controller", "join", "renew"].contains(&level)
+            };
             EVERY_ROW.into_iter().filter(is_frame)
         };
         let publish: Vec<_> = all().filter(|topic| !topic.starts_with('$')).collect();

@@ -9,6 +9,7 @@ use std::sync::Arc;
 
 use super::filter::{Filter, is_topic};
 use super::judge::{Grant, judge};
+use super::kinds::is_never_retained;
 
 /// Whether a rule opens or closes what it matches; closing beats opening.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -55,7 +56,7 @@ pub struct Rights(Arc<Scope>);
 #[derive(Debug)]
 enum Scope {
     Everything,
-    Rules { publish: Territory, read: Territory },
+    Rules { publish: Territory, read: Territory, is_fabric: bool },
 }
 
 /// The topics of one action: those allowed, without those denied.
@@ -103,12 +104,18 @@ impl Rights {
                 Effect::Deny => territory.deny.extend(rule.expand(who)),
             }
         }
-        Self::within(publish, read)
+        Self(Arc::new(Scope::Rules { publish, read, is_fabric: false }))
     }
 
-    /// Rights that are known without any rule.
+    /// Rights of one of the fabric's accounts, which are known without any rule.
     pub(super) fn within(publish: Territory, read: Territory) -> Self {
-        Self(Arc::new(Scope::Rules { publish, read }))
+        Self(Arc::new(Scope::Rules { publish, read, is_fabric: true }))
+    }
+
+    /// True when a message that may be published to `topic` may be retained there: the fabric's
+    /// commands may not, for one that is replayed would be obeyed again.
+    pub fn may_retain(&self, topic: &str) -> bool {
+        !matches!(&*self.0, Scope::Rules { is_fabric: true, .. }) || !is_never_retained(topic)
     }
 
     /// True when a message may be published to `topic`; never for what is no topic. An

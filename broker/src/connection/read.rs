@@ -18,7 +18,6 @@ use tokio::time::{Instant, timeout_at};
 
 use super::greet::ALIASES;
 use super::{Door, Ended};
-use crate::access::is_never_retained;
 use crate::accounts::SharedRights;
 use crate::core::{Event, Parting, is_topic};
 use crate::message::ConnectionId;
@@ -169,11 +168,13 @@ impl Reader {
         {
             return Err(protocol("a subscription identifier in a client's PUBLISH"));
         }
-        let is_reserved = publish.topic.starts_with('$')
-            || (publish.retain
-                && !publish.payload.is_empty()
-                && is_never_retained(&publish.topic));
-        let event = if is_reserved || !self.rights.load().may_publish(&publish.topic) {
+        let rights = self.rights.load();
+        let is_kept = publish.retain && !publish.payload.is_empty();
+        let may = !publish.topic.starts_with('$')
+            && rights.may_publish(&publish.topic)
+            && (!is_kept || rights.may_retain(&publish.topic));
+        drop(rights);
+        let event = if !may {
             self.door.metrics.refused.fetch_add(1, Ordering::Relaxed);
             let Some(answer) = self.refuse(&publish) else { return Ok(()) };
             Event::Answer(self.connection, answer)

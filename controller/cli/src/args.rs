@@ -1,5 +1,7 @@
 //! The command line: what may be said, and what is said wrong before anything is asked.
 
+mod account;
+
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -9,6 +11,8 @@ use clap_complete::Shell;
 use crate::client::Host;
 use crate::human;
 use crate::render::Format;
+
+pub(crate) use self::account::{AccountAdd, AccountCommand, NodeToken, Passwd};
 
 const AFTER_HELP: &str = "\
 Exit codes:
@@ -87,6 +91,11 @@ pub(crate) enum Command {
     /// Look at moves, follow and cancel them
     #[command(subcommand)]
     Migration(MigrationCommand),
+    /// Make, list and remove accounts of the broker
+    #[command(subcommand)]
+    Account(AccountCommand),
+    /// Print the certificate of the fabric's authority, for clients that verify the broker
+    Authority,
     /// Print what happens, as it happens
     Events(Events),
     /// Show the versions of this program and of the controller
@@ -103,6 +112,8 @@ pub(crate) enum NodeCommand {
     Inspect(Inspect),
     /// Say that a node lost its power, or that all its containers were killed
     Fence(Fence),
+    /// Make a token by which a machine joins as a node
+    Token(NodeToken),
 }
 
 /// Says that a node lost its power, or that all its containers were killed.

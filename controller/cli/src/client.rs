@@ -58,6 +58,8 @@ pub(crate) struct Client {
     http: reqwest::Client,
     events: reqwest::Client,
     host: Host,
+    /// An operator's name and password, for what only operators may do.
+    operator: Option<(String, String)>,
 }
 
 impl Client {
@@ -73,6 +75,7 @@ impl Client {
             http: built(builder().build())?,
             events: built(builder().read_timeout(SILENCE).build())?,
             host,
+            operator: std::env::var("GODWIT_USER").ok().zip(std::env::var("GODWIT_PASSWORD").ok()),
         })
     }
 
@@ -167,6 +170,10 @@ impl Client {
 
     /// Sends a request and turns a refusal into a failure.
     async fn send(&self, request: RequestBuilder) -> Result<Response, Failure> {
+        let request = match &self.operator {
+            Some((user, password)) => request.basic_auth(user, Some(password)),
+            None => request,
+        };
         let answer = request.send().await.map_err(|error| self.unreachable(&error))?;
         let status = answer.status();
         if status.is_success() {

@@ -122,9 +122,7 @@ impl Accounts for Directory {
             },
             Some(CONTROLLER) => Rights::of(&Kind::Controller).ok(),
             Some(JOIN_ACCOUNT) => Rights::of(&Kind::Joining(client.to_owned())).ok(),
-            Some(user) => {
-                self.book.load().accounts.get(user).map(|account| account.rights.clone())
-            }
+            Some(user) => self.book.load().accounts.get(user).map(|account| account.rights.clone()),
         }
     }
 }

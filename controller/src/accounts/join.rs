@@ -9,9 +9,7 @@ use jiff::Timestamp;
 
 use super::Accounts;
 use crate::refusal::Chain;
-use crate::store::{
-    AccountKind, AccountRow, CertificateRow, InvitationRow, Store, StoreError,
-};
+use crate::store::{AccountKind, AccountRow, CertificateRow, InvitationRow, Store, StoreError};
 
 impl Accounts {
     /// Answers a request of `topic`, if it is one; false where it is not.

@@ -58,10 +58,8 @@ impl Papers {
         fs::create_dir_all(&directory)
             .map_err(|source| PapersError::File { path: directory.clone(), source })?;
         let (certificate, key) = (directory.join("authority.pem"), directory.join("authority.key"));
-        let failed = |source| PapersError::Authority {
-            path: directory.clone(),
-            source: Box::new(source),
-        };
+        let failed =
+            |source| PapersError::Authority { path: directory.clone(), source: Box::new(source) };
         let authority = if certificate.exists() {
             Authority::load(&read(&certificate)?, &read(&key)?).map_err(failed)?
         } else {
@@ -150,8 +148,7 @@ pub fn own_names(more: &[String]) -> Vec<String> {
 }
 
 fn read(path: &Path) -> Result<String, PapersError> {
-    fs::read_to_string(path)
-        .map_err(|source| PapersError::File { path: path.to_owned(), source })
+    fs::read_to_string(path).map_err(|source| PapersError::File { path: path.to_owned(), source })
 }
 
 /// Whole or not at all, and for its owner's eyes only.

@@ -40,8 +40,7 @@ impl Hub {
         let papers = Arc::new(Papers::open(data, fabric, own_names(&wanted.names))?);
         let directory = Directory::new(wanted.anonymous)?;
         let reached = reached(&wanted.listen, papers.names());
-        let accounts =
-            Accounts::open(store, papers.clone(), fabric, directory, reached).await?;
+        let accounts = Accounts::open(store, papers.clone(), fabric, directory, reached).await?;
         let mut listen = wanted.listen.clone();
         // The controller's own way in, whatever the others are; the last.
         listen.push(SocketAddr::from((Ipv4Addr::LOCALHOST, 0)).into());
@@ -74,15 +73,15 @@ impl Hub {
 
     /// What mDNS says of it: where TLS is spoken if anywhere.
     pub(super) fn place(&self, wanted: &[Endpoint]) -> Option<BrokerPlace> {
-        let is_public =
-            |address: &SocketAddr| !address.ip().is_loopback();
+        let is_public = |address: &SocketAddr| !address.ip().is_loopback();
         let mut ports = wanted.iter().zip(self.broker.addresses()).filter_map(|(endpoint, at)| {
             let address = at.tcp().filter(is_public)?;
             let is_secure = endpoint.accept.iter().any(|transport| transport.is_secure());
             Some((is_secure, address.port()))
         });
         let first = ports.next()?;
-        let (is_secure, port) = ports.find(|(is_secure, _)| *is_secure).filter(|_| !first.0).unwrap_or(first);
+        let (is_secure, port) =
+            ports.find(|(is_secure, _)| *is_secure).filter(|_| !first.0).unwrap_or(first);
         let authority = is_secure.then(|| self.papers.authority().fingerprint());
         Some(BrokerPlace { address: None, port, authority })
     }
@@ -103,7 +102,9 @@ fn renew(papers: &Papers, control: &Control) {
         Ok(false) => {}
         Ok(true) => match control.reload() {
             Ok(()) => tracing::info!("the broker has its next certificate"),
-            Err(error) => tracing::error!(error = %Chain(&error), "the certificate is not taken up"),
+            Err(error) => {
+                tracing::error!(error = %Chain(&error), "the certificate is not taken up")
+            }
         },
         Err(error) => tracing::error!(error = %Chain(&error), "the broker's certificate ends soon"),
     }
@@ -111,9 +112,9 @@ fn renew(papers: &Papers, control: &Control) {
 
 /// Where nodes find the broker, for tokens: each name with the port of TLS.
 fn reached(listen: &[Endpoint], names: &[String]) -> Vec<String> {
-    let secure = listen.iter().find(|endpoint| {
-        endpoint.accept.contains(&godwit_broker::listener::Transport::Tls)
-    });
+    let secure = listen
+        .iter()
+        .find(|endpoint| endpoint.accept.contains(&godwit_broker::listener::Transport::Tls));
     let text = secure.map(|endpoint| endpoint.address.to_string()).unwrap_or_default();
     let Some((host, port)) = text.rsplit_once(':') else { return Vec::new() };
     let is_everywhere = matches!(host, "0.0.0.0" | "[::]");

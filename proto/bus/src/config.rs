@@ -20,7 +20,9 @@ pub struct BrokerUrl {
 
 /// Why a text is not a broker's address.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("`{text}` is not a broker's address ({why}): write mqtt://HOST:PORT, or mqtts://HOST:PORT for TLS")]
+#[error(
+    "`{text}` is not a broker's address ({why}): write mqtt://HOST:PORT, or mqtts://HOST:PORT for TLS"
+)]
 pub struct BrokerUrlError {
     text: String,
     why: &'static str,
@@ -189,9 +191,7 @@ mod tests {
 
     #[test]
     fn a_wrong_address_is_refused_with_the_reason() {
-        for text in
-            ["hub:1883", "ws://hub", "mqtt://", "mqtt://:1", "mqtt://hub:x", "mqtt://::1"]
-        {
+        for text in ["hub:1883", "ws://hub", "mqtt://", "mqtt://:1", "mqtt://hub:x", "mqtt://::1"] {
             assert!(text.parse::<BrokerUrl>().is_err(), "{text}");
         }
     }
