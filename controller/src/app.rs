@@ -164,6 +164,7 @@ impl Controller {
             None
         };
 
+        let control = self.broker.as_ref().map(Broker::control);
         let mut brokers = JoinSet::new();
         if let Some(broker) = self.broker {
             brokers.spawn(broker.run(broker_over.clone()));
@@ -208,7 +209,8 @@ impl Controller {
         }
         let keeper = (registry, over());
         parts.spawn(async move { keeper.0.run(keeper.1).await });
-        let api = Api { service, link: session.link(), fabric, shutdown: over() };
+        let link = session.link();
+        let api = Api { service, link, broker: control, fabric, shutdown: over() };
         parts.spawn(async move {
             if let Err(error) = api::serve(self.rest, api).await {
                 tracing::error!(%error, "the REST API broke");

@@ -19,6 +19,7 @@ use axum::http::StatusCode;
 use axum::http::request::Parts;
 use axum::response::{IntoResponse, Json, Response};
 use axum::routing::{get, post};
+use godwit_broker::Control;
 use godwit_bus::Link;
 use godwit_proto::id::Tenant;
 use serde::Serialize;
@@ -41,6 +42,8 @@ pub struct Api {
     pub service: Service,
     /// Whether the broker is there.
     pub link: watch::Receiver<Link>,
+    /// The broker, if it is this program's.
+    pub broker: Option<Control>,
     /// The fabric's id.
     pub fabric: Uuid,
     /// The program ends: so do the event streams.
@@ -58,7 +61,9 @@ pub async fn serve(listener: TcpListener, api: Api) -> std::io::Result<()> {
 
 /// Every route.
 pub fn router(api: Api) -> Router {
+    let broker = broker(api.broker.clone());
     let v1 = Router::new()
+        .nest("/broker", broker)
         .route("/nodes", get(nodes::list))
         .route("/nodes/{node}", get(nodes::inspect))
         .route("/nodes/{node}/fence", post(nodes::fence))
@@ -84,6 +89,24 @@ pub fn router(api: Api) -> Router {
         .fallback(not_found)
         .method_not_allowed_fallback(method_not_allowed)
         .with_state(api)
+}
+
+/// The broker's routes: the one place that a sign-in for them goes to.
+fn broker(control: Option<Control>) -> Router<Api> {
+    match control {
+        Some(control) => godwit_broker::admin::api(control),
+        None => Router::new().fallback(broker_elsewhere),
+    }
+}
+
+async fn broker_elsewhere() -> ApiError {
+    Refusal::new(
+        "broker-elsewhere",
+        "the broker is not this controller's own",
+        "ask it where it runs: `godwit broker --url http://HOST:9883`, if it is a godwit-broker \
+         with `admin`",
+    )
+    .into()
 }
 
 /// The tenant that a request is for: the default one, until accounts exist.
@@ -137,7 +160,7 @@ async fn not_found(uri: axum::http::Uri) -> ApiError {
     Refusal::new(
         "not-found",
         format!("there is nothing at {}", uri.path()),
-        "the API begins at /api/v1: nodes, containers, migrations, images, events",
+        "the API begins at /api/v1: nodes, containers, migrations, images, events, broker",
     )
     .into()
 }
