@@ -16,6 +16,7 @@ use crate::access::{Limiter, Penalties, Rights, TooManyFailures};
 use crate::accounts::Accounts;
 use crate::config::Anonymous;
 use crate::listener::{Peer, PeerAddress};
+use crate::metrics::Refused;
 
 /// How many passwords that were right are remembered, so that it costs little when all clients come
 /// back at once.
@@ -52,6 +53,17 @@ impl Refusal {
             Self::WrongPassword => ConnectAckReason::BadUserNameOrPassword,
             Self::Anonymous | Self::Certificate | Self::Gone => ConnectAckReason::NotAuthorized,
             Self::TooMany(_) => ConnectAckReason::ConnectionRateExceeded,
+        }
+    }
+
+    /// What it is counted by.
+    pub(crate) fn cause(&self) -> Refused {
+        match self {
+            Self::Anonymous => Refused::Anonymous,
+            Self::WrongPassword => Refused::Password,
+            Self::Certificate => Refused::Certificate,
+            Self::Gone => Refused::Account,
+            Self::TooMany(_) => Refused::Rate,
         }
     }
 }

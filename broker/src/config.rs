@@ -38,6 +38,12 @@ pub struct Config {
     pub write_timeout_ms: u64,
     /// The longest that a client of MQTT 5 may be silent, whatever it asks for; 0 for any time.
     pub max_keep_alive_seconds: u16,
+    /// How often what the broker says of itself in `$SYS/broker` is brought up to date; 0 for never.
+    pub sys_interval_seconds: u16,
+    /// Where a broker of its own answers operators and Prometheus, over HTTP and without a sign-in.
+    pub admin: Option<SocketAddr>,
+    /// That address may be one that other machines reach.
+    pub admin_anywhere: bool,
     /// How much one client may hold, and all of them.
     pub limits: Limits,
 }
@@ -109,6 +115,9 @@ impl Default for Config {
             connect_timeout_ms: 5_000,
             write_timeout_ms: 30_000,
             max_keep_alive_seconds: 0,
+            sys_interval_seconds: 10,
+            admin: None,
+            admin_anywhere: false,
             limits: Limits::default(),
         }
     }

@@ -79,15 +79,17 @@ where
         () = shutdown.cancelled() => return,
         greeted = greeted => greeted,
     };
-    let greet::Guest { arrival, mut reader, mut writer, keep_alive } = match greeted {
+    let greet::Guest { arrival, mut reader, mut writer, keep_alive, notices } = match greeted {
         Ok(guest) => guest,
         Err(reason) => {
+            door.metrics.connections_refused.add(reason.cause(), 1);
             info!(from = %peer.address, %reason, "no client");
             return;
         }
     };
     let client = arrival.client.clone();
-    let outbox = door.outboxes.add(connection);
+    let outbox = door.outboxes.add(connection, notices);
+    door.metrics.connections.fetch_add(1, Ordering::Relaxed);
     // Ends with this function however it ends.
     let mut here = Presence { door: door.clone(), connection, parting: Ended::Gone.parting() };
     info!(

@@ -9,6 +9,7 @@
 //! `deliver` (from a queue to its client), `subscribe`, `session` and `tree` for what they work on.
 
 mod deliver;
+mod inspect;
 mod publish;
 mod restore;
 mod retained;
@@ -37,6 +38,7 @@ use crate::accounts::{Accounts, SharedRights};
 use crate::config::Limits;
 use crate::listener::{PeerAddress, Transport};
 use crate::message::{ConnectionId, Message, Out};
+use crate::notice::Notice;
 use crate::store::Op;
 
 use self::publish::Entry;
@@ -124,6 +126,8 @@ pub(crate) struct Effects {
     pub(crate) ops: Vec<Op>,
     pub(crate) out: Vec<(ConnectionId, Out)>,
     pub(crate) counts: Counts,
+    /// For the log.
+    pub(crate) notices: Vec<Notice>,
 }
 
 /// Whose session it is: account and client id. Clients of two accounts may bear one id and have
@@ -141,6 +145,12 @@ pub(crate) struct Counts {
     pub(crate) unretained: u64,
     /// What an account may not do any more: its will, and what waited to be read by it.
     pub(crate) refused: u64,
+    /// Subscriptions that were not granted.
+    pub(crate) unsubscribed: u64,
+    /// Clients that were cut off by an operator.
+    pub(crate) kicked: u64,
+    /// Sessions whose client stayed away too long.
+    pub(crate) ended: u64,
 }
 
 /// The state of the broker.
@@ -230,6 +240,7 @@ impl Core {
             }
             let ends = self.sessions.get(key).and_then(|session| session.ends_ms);
             if ends.is_some_and(|due| due <= now_ms) {
+                effects.counts.ended += 1;
                 self.end(key, effects);
             }
         }

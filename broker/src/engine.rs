@@ -15,7 +15,8 @@ use crate::config::Config;
 use crate::core::{Core, Effects, Event};
 use crate::lane::{Exit, Lane, RouterGone, lane};
 use crate::message::{ConnectionId, Out};
-use crate::metrics::Metrics;
+use crate::metrics::{Dropped, Metrics};
+use crate::notice::Notice;
 use crate::outbox::Outboxes;
 use crate::store::{Store, StoreError};
 
@@ -71,7 +72,7 @@ impl Engine {
         let (core, keeping) = match &config.store {
             None => (Core::new(config.limits, accounts), None),
             Some(path) => {
-                let (store, image, kept) = Store::open(path, config.durability)?;
+                let (store, image, kept) = Store::open(path, config.durability, metrics.clone())?;
                 let core = Core::restore(config.limits, image, accounts, now_ms(), &mut effects);
                 (core, Some(Keeping { store, kept, last: 0 }))
             }
@@ -114,7 +115,8 @@ impl Engine {
     }
 
     fn carry_out(&mut self, effects: Effects) {
-        let Effects { ops, out, counts } = effects;
+        let Effects { ops, out, counts, notices } = effects;
+        notices.iter().for_each(Notice::log);
         self.metrics.count(counts);
         self.metrics.clients(self.core.clients());
         self.metrics.router_replaced(self.exit.replaced);
@@ -147,7 +149,7 @@ impl Engine {
     fn say(&self, out: Vec<(ConnectionId, Out)>) {
         if !out.is_empty() {
             let dropped = self.outboxes.deliver(out, self.outbox_bytes);
-            self.metrics.dropped(dropped);
+            self.metrics.dropped.add(Dropped::OutboxFull, dropped);
         }
     }
 }

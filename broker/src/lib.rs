@@ -23,28 +23,33 @@
 //! ```
 //!
 //! Reading order: `core` (what a broker decides, without sockets), `lane`, `engine`, `store`,
-//! `connection`, `packet`.
+//! `connection`, `packet`; then what operators see of it: `control`, `sys`, `exposition`, `admin`.
 
 pub mod access;
 mod accounts;
+pub mod admin;
 mod admission;
 mod config;
 mod connection;
 mod control;
 mod core;
 mod engine;
+mod exposition;
 mod frames;
 mod lane;
 pub mod listener;
 mod message;
 mod metrics;
+mod notice;
 mod outbox;
 mod packet;
+mod report;
 mod store;
+mod sys;
 
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::sync::atomic::AtomicU64;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use tokio::sync::{Semaphore, mpsc};
 use tokio::task::JoinSet;
@@ -53,16 +58,17 @@ use tracing::{error, info, warn};
 
 pub use crate::accounts::{Accounts, AccountsError, Files, Nobody};
 pub use crate::config::{Anonymous, Config, Durability, Limits};
-pub use crate::control::Control;
+pub use crate::control::{Control, NoAnswer};
 pub use crate::engine::EngineError;
 pub use crate::lane::QUIET;
+pub use crate::report::{ConnectionReport, Inventory, RetainedReport, SessionReport, TopicReport};
 pub use crate::store::StoreError;
 
 use crate::admission::Admission;
 use crate::connection::Door;
 use crate::engine::Engine;
 use crate::listener::{BoundAddress, ListenError, Listeners};
-use crate::metrics::Metrics;
+use crate::metrics::{Metrics, Refused};
 use crate::outbox::Outboxes;
 
 /// Why a broker cannot start.
@@ -172,6 +178,7 @@ impl Broker {
         let stop = CancellationToken::new();
         let _stopped = self.door.stopped.clone().drop_guard();
         let engine = tokio::spawn(self.engine.run(stop.clone()));
+        let reporting = tokio::spawn(sys::run(self.control, shutdown.clone()));
         let room = Arc::new(Semaphore::new(self.door.config.max_connections));
         let (sink, mut arrivals) = mpsc::channel(64);
         let listeners = tokio::spawn(self.listeners.run(sink, shutdown.clone()));
@@ -182,7 +189,10 @@ impl Broker {
                 Some(arrival) = arrivals.recv() => arrival,
                 Some(_) = connections.join_next() => continue,
             };
+            let metrics = &self.door.metrics;
+            metrics.sockets.fetch_add(1, Ordering::Relaxed);
             let Ok(place) = Arc::clone(&room).try_acquire_owned() else {
+                metrics.connections_refused.add(Refused::Full, 1);
                 warn!(limit = self.door.config.max_connections, "client turned away: too many");
                 continue;
             };
@@ -195,6 +205,7 @@ impl Broker {
         drop(arrivals);
         while connections.join_next().await.is_some() {}
         stop.cancel();
+        let _ended = reporting.await;
         if engine.await.is_err() || listeners.await.is_err() {
             error!("a part of the broker panicked");
         }

@@ -8,23 +8,38 @@ use rmqtt_codec::types::QoS;
 use tokio::sync::Notify;
 
 use crate::message::{ConnectionId, Out};
+use crate::notice::Notices;
 
 /// The waiting words of one connection.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(crate) struct Outbox {
     waiting: Mutex<Vec<Out>>,
     /// What waits, and what the connection took and has not written yet.
     bytes: AtomicUsize,
     filled: Notify,
     emptied: Notify,
+    notices: Arc<Notices>,
 }
 
 impl Outbox {
+    fn new(notices: Arc<Notices>) -> Self {
+        Self {
+            waiting: Mutex::default(),
+            bytes: AtomicUsize::default(),
+            filled: Notify::default(),
+            emptied: Notify::default(),
+            notices,
+        }
+    }
+
     /// Adds a word; false for a message of QoS 0 for which there is no room.
     fn push(&self, out: Out, limit_bytes: usize) -> bool {
         let weight = weight(&out);
-        let is_fleeting = matches!(&out, Out::Publish(sent) if sent.qos == QoS::AtMostOnce);
-        if is_fleeting && self.bytes.load(Ordering::Relaxed) + weight > limit_bytes {
+        if let Out::Publish(sent) = &out
+            && sent.qos == QoS::AtMostOnce
+            && self.bytes.load(Ordering::Relaxed) + weight > limit_bytes
+        {
+            self.notices.say("message dropped", "it reads too slowly", &sent.message.topic);
             return false;
         }
         self.bytes.fetch_add(weight, Ordering::Relaxed);
@@ -78,8 +93,8 @@ pub(crate) fn weight(out: &Out) -> usize {
 pub(crate) struct Outboxes(Arc<Mutex<HashMap<ConnectionId, Arc<Outbox>>>>);
 
 impl Outboxes {
-    pub(crate) fn add(&self, connection: ConnectionId) -> Arc<Outbox> {
-        let outbox = Arc::new(Outbox::default());
+    pub(crate) fn add(&self, connection: ConnectionId, notices: Arc<Notices>) -> Arc<Outbox> {
+        let outbox = Arc::new(Outbox::new(notices));
         self.lock().insert(connection, outbox.clone());
         outbox
     }

@@ -11,7 +11,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::mpsc;
 use std::thread;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use bytestring::ByteString;
 use rmqtt_codec::types::QoS;
@@ -25,6 +25,7 @@ use tokio::sync::mpsc as channel;
 use crate::config::Durability;
 use crate::core::{Due, NEVER, Session, Subscription};
 use crate::message::Message;
+use crate::metrics::Metrics;
 
 pub(crate) use self::load::{Image, StoredSession};
 
@@ -161,6 +162,7 @@ impl Store {
     pub(crate) fn open(
         path: &Path,
         durability: Durability,
+        metrics: Arc<Metrics>,
     ) -> Result<(Self, Image, channel::UnboundedReceiver<u64>), StoreError> {
         let mut connection = connect(path, durability)?;
         let image = load::read(&mut connection, path)?;
@@ -168,7 +170,7 @@ impl Store {
         let (kept, receiver) = channel::unbounded_channel();
         let thread = thread::Builder::new()
             .name("broker-store".into())
-            .spawn(move || keep(&mut connection, &queue, &kept))
+            .spawn(move || keep(&mut connection, &queue, &kept, &metrics))
             .map_err(|error| StoreError::Sqlite {
                 path: path.into(),
                 source: rusqlite::Error::ToSqlConversionFailure(Box::new(error)),
@@ -218,19 +220,22 @@ fn keep(
     connection: &mut Connection,
     queue: &mpsc::Receiver<Batch>,
     kept: &channel::UnboundedSender<u64>,
+    metrics: &Metrics,
 ) {
     while let Ok(first) = queue.recv() {
         let mut batches = vec![first];
         batches.extend(queue.try_iter());
-        let mut is_said = false;
+        let (mut is_said, begun) = (false, Instant::now());
         // Nobody is told of what is not kept: they wait until there is room again.
         while let Err(error) = write::write(connection, &batches) {
             if !is_said {
                 tracing::error!(%error, "nothing is acknowledged until the store can be written to");
                 is_said = true;
             }
+            metrics.commit_failed();
             thread::sleep(AGAIN);
         }
+        metrics.committed(begun.elapsed());
         if let Some(last) = batches.last() {
             // Nobody waits for it when the broker stops.
             let _ = kept.send(last.number);

@@ -245,6 +245,10 @@ impl Accounts {
             return Err(unknown(name));
         }
         self.changed().await?;
+        if let Some(control) = self.control.get() {
+            // One that has stopped has cut them off itself.
+            let _ = control.kick_user(name).await;
+        }
         Ok(shown)
     }
 

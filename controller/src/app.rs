@@ -176,6 +176,7 @@ impl Controller {
         let latest = Latest::default();
         let discovery = self.config.has_mdns.then(|| Discovery::open(fabric, place)).transpose()?;
 
+        let control = self.hub.as_ref().map(|hub| hub.broker.control());
         let (mut brokers, mut parts) = (JoinSet::new(), JoinSet::new());
         let over = || parts_over.child_token();
         let accounts = self.hub.map(|hub| {
@@ -222,7 +223,8 @@ impl Controller {
         }
         let keeper = (registry, over());
         parts.spawn(async move { keeper.0.run(keeper.1).await });
-        let api = Api { service, accounts, link: session.link(), fabric, shutdown: over() };
+        let link = session.link();
+        let api = Api { service, accounts, link, broker: control, fabric, shutdown: over() };
         parts.spawn(async move {
             if let Err(error) = api::serve(self.rest, api).await {
                 tracing::error!(%error, "the REST API broke");

@@ -220,7 +220,7 @@ async fn an_account_is_made_used_changed_and_removed() {
     assert_eq!(in_time(heard.recv()).await.unwrap().payload, "7");
     assert_eq!(*alice.link().borrow(), Link::Up);
 
-    let (wrong, _inbox) = session("alice", "swordfish 2", alices());
+    let (wrong, _inbox) = session("alice", "swordfish 3", alices());
     let why = cut_off(&wrong).await;
     assert!(why.contains("BadUserNamePassword"), "{why}");
     let (curious, _inbox) = session("alice/press", &made_up, Filter::App("bob".parse().unwrap()));

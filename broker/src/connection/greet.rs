@@ -18,6 +18,8 @@ use crate::core::{Arrival, Facts, is_topic};
 use crate::engine::now_ms;
 use crate::listener::Peer;
 use crate::message::ConnectionId;
+use crate::metrics::Refused;
+use crate::notice::Notices;
 use crate::packet::{Codec, Greeting, Version, greeting};
 
 /// How many topics a client may give an alias.
@@ -42,6 +44,25 @@ pub(super) enum NoGuest {
     NotAdmitted(#[from] Refusal),
 }
 
+impl NoGuest {
+    /// What it is counted by.
+    pub(super) fn cause(&self) -> Refused {
+        match self {
+            Self::Late => Refused::Timeout,
+            Self::Gone => Refused::Gone,
+            Self::Foreign => Refused::NotMqtt,
+            Self::Version => Refused::Version,
+            Self::Malformed(_) => Refused::Malformed,
+            Self::Refused(ConnectAckReason::BadAuthenticationMethod) => {
+                Refused::AuthenticationMethod
+            }
+            Self::Refused(ConnectAckReason::ClientIdentifierNotValid) => Refused::ClientId,
+            Self::Refused(_) => Refused::Will,
+            Self::NotAdmitted(refusal) => refusal.cause(),
+        }
+    }
+}
+
 /// A client that is let in.
 pub(super) struct Guest {
     pub(super) arrival: Arrival,
@@ -49,6 +70,7 @@ pub(super) struct Guest {
     pub(super) writer: Writer,
     /// In seconds; 0 where the client may be silent for ever.
     pub(super) keep_alive: u16,
+    pub(super) notices: Arc<Notices>,
 }
 
 /// Reads CONNECT and judges it. A client that is refused has been told why.
@@ -72,10 +94,13 @@ pub(super) async fn greet(
             let version = codec.version();
             arrival.receive_max = arrival.receive_max.max(1);
             let rights = arrival.rights.clone();
-            let reader = Reader::new(door.clone(), connection, codec, buffer, keep_alive, rights);
-            let writer = Writer::new(door.clone(), connection, version, *answer.ack)
+            let notices = Arc::new(Notices::new((arrival.user.clone(), arrival.client.clone())));
+            let (mine, yours) = (notices.clone(), notices.clone());
+            let reader =
+                Reader::new(door.clone(), connection, codec, buffer, keep_alive, rights, mine);
+            let writer = Writer::new(door.clone(), connection, version, *answer.ack, yours)
                 .with_limits(aliases, max_packet);
-            Ok(Guest { arrival, reader, writer, keep_alive })
+            Ok(Guest { arrival, reader, writer, keep_alive, notices })
         }
         Err(reason) => {
             let reason_code = match &reason {
@@ -91,7 +116,6 @@ pub(super) async fn greet(
                 let _ = tokio::time::timeout(limit, socket_out.write_all(&out)).await;
                 let _ = socket_out.shutdown().await;
             }
-            door.metrics.refused.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
             Err(reason)
         }
     }

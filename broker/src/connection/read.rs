@@ -21,6 +21,7 @@ use super::{Door, Ended};
 use crate::accounts::SharedRights;
 use crate::core::{Event, Parting, is_topic};
 use crate::message::ConnectionId;
+use crate::notice::Notices;
 use crate::outbox::Outbox;
 use crate::packet::{Codec, Version};
 
@@ -39,6 +40,7 @@ pub(super) struct Reader {
     aliases: HashMap<NonZeroU16, ByteString>,
     keep_alive: Option<Duration>,
     events: Vec<Event>,
+    notices: Arc<Notices>,
 }
 
 impl Reader {
@@ -49,6 +51,7 @@ impl Reader {
         buffer: BytesMut,
         keep_alive: u16,
         rights: SharedRights,
+        notices: Arc<Notices>,
     ) -> Self {
         let keep_alive = Duration::from_millis(1500 * u64::from(keep_alive));
         Self {
@@ -60,6 +63,7 @@ impl Reader {
             aliases: HashMap::new(),
             keep_alive: Some(keep_alive).filter(|time| !time.is_zero()),
             events: Vec::new(),
+            notices,
         }
     }
 
@@ -117,13 +121,21 @@ impl Reader {
 
     /// Turns everything that has been read into events.
     fn take_all(&mut self) -> Result<(), Ended> {
-        loop {
+        let mut packets = 0;
+        let end = loop {
             match self.codec.read(&mut self.buffer) {
-                Ok(Some(packet)) => self.take(packet)?,
-                Ok(None) => return Ok(()),
-                Err(error) => return Err(malformed(&error)),
+                Ok(Some(packet)) => {
+                    packets += 1;
+                    if let Err(ended) = self.take(packet) {
+                        break Err(ended);
+                    }
+                }
+                Ok(None) => break Ok(()),
+                Err(error) => break Err(malformed(&error)),
             }
-        }
+        };
+        self.door.metrics.packets_received.fetch_add(packets, Ordering::Relaxed);
+        end
     }
 
     fn take(&mut self, packet: Packet) -> Result<(), Ended> {
@@ -157,7 +169,10 @@ impl Reader {
     }
 
     fn on_publish(&mut self, mut publish: Box<Publish>) -> Result<(), Ended> {
-        self.door.metrics.messages_received.fetch_add(1, Ordering::Relaxed);
+        let metrics = &self.door.metrics;
+        metrics.messages_received.fetch_add(1, Ordering::Relaxed);
+        let bytes = publish.payload.len() as u64;
+        metrics.payload_bytes_received.fetch_add(bytes, Ordering::Relaxed);
         self.resolve(&mut publish)?;
         if !is_topic(&publish.topic) {
             let what = format!("`{}` is no topic", shown(&publish.topic));
@@ -175,7 +190,8 @@ impl Reader {
             && (!is_kept || rights.may_retain(&publish.topic));
         drop(rights);
         let event = if !may {
-            self.door.metrics.refused.fetch_add(1, Ordering::Relaxed);
+            self.door.metrics.publishes_refused.fetch_add(1, Ordering::Relaxed);
+            self.notices.say("publish refused", "not authorised", &publish.topic);
             let Some(answer) = self.refuse(&publish) else { return Ok(()) };
             Event::Answer(self.connection, answer)
         } else {

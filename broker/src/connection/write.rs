@@ -18,6 +18,8 @@ use crate::core::Event;
 use crate::engine::now_ms;
 use crate::frames::Frames;
 use crate::message::{ConnectionId, Delivery, Out};
+use crate::metrics::Dropped;
+use crate::notice::Notices;
 use crate::outbox::{Outbox, weight};
 use crate::packet::{Codec, Version};
 
@@ -35,6 +37,7 @@ pub(super) struct Writer {
     max_aliases: u16,
     max_packet: usize,
     frames: Frames,
+    notices: Arc<Notices>,
 }
 
 impl Writer {
@@ -43,6 +46,7 @@ impl Writer {
         connection: ConnectionId,
         version: Version,
         ack: ConnectAck,
+        notices: Arc<Notices>,
     ) -> Self {
         Self {
             door,
@@ -53,6 +57,7 @@ impl Writer {
             max_aliases: 0,
             max_packet: usize::MAX,
             frames: Frames::default(),
+            notices,
         }
     }
 
@@ -72,6 +77,7 @@ impl Writer {
         loop {
             let outs = outbox.take().await;
             let (now_ms, mut weights, mut end) = (now_ms(), 0, None);
+            let packets = outs.len() as u64;
             for out in outs {
                 weights += weight(&out);
                 if let Some(reason) = self.add(out, now_ms) {
@@ -88,6 +94,7 @@ impl Writer {
                 }
             }
             outbox.written(weights);
+            self.door.metrics.packets_sent.fetch_add(packets, Ordering::Relaxed);
             if let Some(ended) = end {
                 return ended;
             }
@@ -142,6 +149,7 @@ impl Writer {
 
     fn publish(&mut self, sent: &Delivery, now_ms: u64) {
         if sent.qos == QoS::AtMostOnce && sent.message.has_expired(now_ms) {
+            self.door.metrics.dropped.add(Dropped::Expired, 1);
             return;
         }
         let alias = self.alias(&sent.message.topic);
@@ -156,7 +164,10 @@ impl Writer {
             self.undo(before, alias, sent);
         } else {
             self.frames.push(&sent.message.payload);
-            self.door.metrics.messages_sent.fetch_add(1, Ordering::Relaxed);
+            let metrics = &self.door.metrics;
+            metrics.messages_sent.fetch_add(1, Ordering::Relaxed);
+            let bytes = sent.message.payload.len() as u64;
+            metrics.payload_bytes_sent.fetch_add(bytes, Ordering::Relaxed);
         }
     }
 
@@ -166,7 +177,8 @@ impl Writer {
             // It was the newest, and the client has not heard of it.
             self.aliases.remove(&sent.message.topic);
         }
-        self.door.metrics.dropped(1);
+        self.door.metrics.dropped.add(Dropped::TooLarge, 1);
+        self.notices.say("message dropped", "larger than it takes", &sent.message.topic);
         if let Some(id) = sent.packet_id {
             self.door.lane.send_now(Event::Done(self.connection, id));
         }

@@ -27,6 +27,9 @@ impl Core {
             || session.queued_bytes + weight > self.limits.max_queued_bytes;
         if is_full || (session.online.is_none() && !session.is_kept) {
             effects.counts.dropped += 1;
+            let cause = if is_full { "queue full" } else { "client gone" };
+            let topic = &due.message.topic;
+            effects.notices.extend(session.notice(self.now_ms, "message dropped", cause, topic));
             return;
         }
         due.place = session.next_place;
@@ -134,6 +137,9 @@ impl Core {
         session.in_flight = kept;
         for due in unsent.into_iter().map(|sent| sent.due).chain(lost) {
             effects.counts.refused += 1;
+            let (session, topic) = (&mut self.sessions[key], &due.message.topic);
+            let notice = session.notice(self.now_ms, "message dropped", "not authorised", topic);
+            effects.notices.extend(notice);
             self.settle(key, &due, effects);
         }
     }

@@ -9,6 +9,7 @@ use rmqtt_codec::v5::{
     SubscriptionOptions,
 };
 
+use crate::core::retained::is_own;
 use crate::core::session::Due;
 use crate::core::share::ShareKey;
 use crate::core::{Core, Effects};
@@ -61,9 +62,15 @@ impl Core {
             }
         }
         let from = session.serial;
-        let message = Message::new(self.next_message, from, self.now_ms, publish);
+        let message = Arc::new(Message::new(self.next_message, from, self.now_ms, publish));
         self.next_message += 1;
-        self.route(&Arc::new(message), effects);
+        let unretained = effects.counts.unretained;
+        self.route(&message, effects);
+        if effects.counts.unretained > unretained {
+            let (session, topic) = (&mut self.sessions[key], &message.topic);
+            let notice = session.notice(self.now_ms, "message not retained", "no room", topic);
+            effects.notices.extend(notice);
+        }
         match (qos, id) {
             (QoS::AtLeastOnce, Some(packet_id)) => {
                 let ack = Packet::PublishAck(success(packet_id));
@@ -169,6 +176,11 @@ impl Core {
     }
 
     fn retain(&mut self, message: &Arc<Message>, effects: &mut Effects) {
+        if is_own(&message.topic) {
+            // Said anew by the next broker.
+            self.retained.insert(message.clone());
+            return;
+        }
         if message.payload.is_empty() {
             if self.retained.remove(&message.topic) {
                 effects.ops.push(Op::Unretain { topic: message.topic.clone() });

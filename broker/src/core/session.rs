@@ -13,6 +13,7 @@ use crate::accounts::SharedRights;
 use crate::core::share::ShareKey;
 use crate::core::{ClientKey, Facts};
 use crate::message::{ConnectionId, Delivery, Message};
+use crate::notice::{Notice, Pace};
 
 /// A session that never ends by itself.
 pub(crate) const NEVER: u32 = u32::MAX;
@@ -93,6 +94,8 @@ pub(crate) struct Session {
     pub(crate) will: Option<Will>,
     /// When the will is published, while it has no connection.
     pub(crate) will_at_ms: Option<u64>,
+    /// How much is said of what it does not get.
+    pub(crate) pace: Pace,
 }
 
 impl Session {
@@ -115,12 +118,25 @@ impl Session {
             last_id: 0,
             will: None,
             will_at_ms: None,
+            pace: Pace::default(),
         }
     }
 
     /// True while one more message of QoS 1 or 2 may be sent.
     pub(crate) fn has_room(&self) -> bool {
         self.online.as_ref().is_some_and(|online| self.in_flight.len() < online.window)
+    }
+
+    /// A line for the log, if there was not too much of it.
+    pub(crate) fn notice(
+        &mut self,
+        now_ms: u64,
+        what: &'static str,
+        cause: &'static str,
+        topic: &ByteString,
+    ) -> Option<Notice> {
+        let more = self.pace.step(now_ms)?;
+        Some(Notice { what, cause, client: self.client.clone(), topic: topic.clone(), more })
     }
 
     /// An id that no message under way has. There is one while fewer than 65535 are.

@@ -29,7 +29,18 @@ impl Core {
         let mut new = Vec::new();
         for (filter, options) in topic_filters {
             match self.admit(key, &filter) {
-                Err(reason) => status.push(reason),
+                Err(reason) => {
+                    status.push(reason);
+                    effects.counts.unsubscribed += 1;
+                    let cause = refusal(reason);
+                    let notice = self.sessions[key].notice(
+                        self.now_ms,
+                        "subscription refused",
+                        cause,
+                        &filter,
+                    );
+                    effects.notices.extend(notice);
+                }
                 Ok(is_checked) => {
                     status.push(granted(options));
                     let subscription = Subscription { options, id, is_checked };
@@ -238,6 +249,14 @@ fn is_checked(rights: &Rights, filter: &str) -> Result<bool, SubscribeAckReason>
         Grant::Granted => Ok(false),
         Grant::Checked => Ok(true),
         Grant::Refused => Err(SubscribeAckReason::NotAuthorized),
+    }
+}
+
+fn refusal(reason: SubscribeAckReason) -> &'static str {
+    match reason {
+        SubscribeAckReason::TopicFilterInvalid => "not a filter",
+        SubscribeAckReason::QuotaExceeded => "too many subscriptions",
+        _ => "not authorised",
     }
 }
 

@@ -48,6 +48,9 @@ impl Core {
         let Some(Will { message, .. }) = session.will.take() else { return };
         if !session.rights.may_publish(&message.topic) {
             effects.counts.refused += 1;
+            let notice =
+                session.notice(self.now_ms, "will dropped", "not authorised", &message.topic);
+            effects.notices.extend(notice);
             return;
         }
         let message = Message {

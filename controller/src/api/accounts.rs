@@ -17,19 +17,18 @@ use super::error::{Answer, ApiError, Body};
 use crate::accounts::{AccountView, Accounts, NewAccount, TokenView};
 use crate::refusal::Refusal;
 
-/// The accounts, for an operator: somebody on the controller's own machine, or who signs in as one.
-pub(super) struct Operator(Accounts);
+/// An operator: somebody on the controller's own machine, or who signs in as one.
+pub(super) struct Operator;
 
 impl FromRequestParts<Api> for Operator {
     type Rejection = ApiError;
 
     async fn from_request_parts(parts: &mut Parts, api: &Api) -> Result<Self, ApiError> {
-        let accounts = here(api)?;
         let peer = parts.extensions.get::<ConnectInfo<SocketAddr>>().map(|info| info.0.ip());
         // A page in a browser on this machine speaks for itself and not for who looks at it.
         let is_page = parts.headers.contains_key(ORIGIN);
         if peer.is_some_and(|peer| peer.to_canonical().is_loopback()) && !is_page {
-            return Ok(Self(accounts));
+            return Ok(Self);
         }
         let claim = parts.headers.get(AUTHORIZATION).and_then(|value| basic(value.to_str().ok()?));
         let (Some((user, password)), Some(peer)) = (claim, peer) else {
@@ -41,8 +40,20 @@ impl FromRequestParts<Api> for Operator {
             )
             .into());
         };
-        accounts.sign_in_operator(peer, user, password).await?;
-        Ok(Self(accounts))
+        here(api)?.sign_in_operator(peer, user, password).await?;
+        Ok(Self)
+    }
+}
+
+/// The accounts, for an operator.
+pub(super) struct Book(Accounts);
+
+impl FromRequestParts<Api> for Book {
+    type Rejection = ApiError;
+
+    async fn from_request_parts(parts: &mut Parts, api: &Api) -> Result<Self, ApiError> {
+        Operator::from_request_parts(parts, api).await?;
+        here(api).map(Self)
     }
 }
 
@@ -65,19 +76,19 @@ fn here(api: &Api) -> Result<Accounts, ApiError> {
     })
 }
 
-pub(super) async fn list(Operator(accounts): Operator) -> Answer<Json<Vec<AccountView>>> {
+pub(super) async fn list(Book(accounts): Book) -> Answer<Json<Vec<AccountView>>> {
     Ok(Json(accounts.list().await?))
 }
 
 pub(super) async fn add(
-    Operator(accounts): Operator,
+    Book(accounts): Book,
     Body(new): Body<NewAccount>,
 ) -> Answer<Json<AccountView>> {
     Ok(Json(accounts.add(new).await?))
 }
 
 pub(super) async fn remove(
-    Operator(accounts): Operator,
+    Book(accounts): Book,
     Path(name): Path<String>,
 ) -> Answer<Json<serde_json::Value>> {
     accounts.remove(&name).await?;
@@ -98,7 +109,7 @@ pub(super) struct PasswordAnswer {
 }
 
 pub(super) async fn password(
-    Operator(accounts): Operator,
+    Book(accounts): Book,
     Path(name): Path<String>,
     Body(new): Body<NewPassword>,
 ) -> Answer<Json<PasswordAnswer>> {
@@ -114,7 +125,7 @@ pub(super) struct NewToken {
 }
 
 pub(super) async fn invite(
-    Operator(accounts): Operator,
+    Book(accounts): Book,
     Body(new): Body<NewToken>,
 ) -> Answer<Json<TokenView>> {
     let life = new.lifetime_ms.map(|ms| SignedDuration::from_millis(ms.into()));

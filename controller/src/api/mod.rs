@@ -19,8 +19,10 @@ use axum::Router;
 use axum::extract::{DefaultBodyLimit, FromRequestParts, State};
 use axum::http::StatusCode;
 use axum::http::request::Parts;
+use axum::middleware::from_extractor_with_state;
 use axum::response::{IntoResponse, Json, Response};
 use axum::routing::{get, post};
+use godwit_broker::Control;
 use godwit_bus::Link;
 use godwit_proto::id::Tenant;
 use serde::Serialize;
@@ -46,6 +48,8 @@ pub struct Api {
     pub accounts: Option<Accounts>,
     /// Whether the broker is there.
     pub link: watch::Receiver<Link>,
+    /// The broker, if it is this program's.
+    pub broker: Option<Control>,
     /// The fabric's id.
     pub fabric: Uuid,
     /// The program ends: so do the event streams.
@@ -64,7 +68,9 @@ pub async fn serve(listener: TcpListener, api: Api) -> std::io::Result<()> {
 
 /// Every route.
 pub fn router(api: Api) -> Router {
+    let broker = broker(&api);
     let v1 = Router::new()
+        .nest("/broker", broker)
         .route("/nodes", get(nodes::list))
         .route("/nodes/{node}", get(nodes::inspect))
         .route("/nodes/{node}/fence", post(nodes::fence))
@@ -95,6 +101,25 @@ pub fn router(api: Api) -> Router {
         .fallback(not_found)
         .method_not_allowed_fallback(method_not_allowed)
         .with_state(api)
+}
+
+/// The broker's routes, for operators.
+fn broker(api: &Api) -> Router<Api> {
+    match &api.broker {
+        Some(control) => godwit_broker::admin::api(control.clone())
+            .layer(from_extractor_with_state::<accounts::Operator, Api>(api.clone())),
+        None => Router::new().fallback(broker_elsewhere),
+    }
+}
+
+async fn broker_elsewhere() -> ApiError {
+    Refusal::new(
+        "broker-elsewhere",
+        "the broker is not this controller's own",
+        "ask it where it runs: `godwit broker --url http://HOST:9883`, if it is a godwit-broker \
+         with `admin`",
+    )
+    .into()
 }
 
 /// The tenant that a request is for: the default one, until accounts exist.
@@ -148,7 +173,7 @@ async fn not_found(uri: axum::http::Uri) -> ApiError {
     Refusal::new(
         "not-found",
         format!("there is nothing at {}", uri.path()),
-        "the API begins at /api/v1: nodes, containers, migrations, images, events",
+        "the API begins at /api/v1: nodes, containers, migrations, images, events, broker",
     )
     .into()
 }

@@ -1,6 +1,7 @@
 //! What each command does, one file a subject.
 
 mod account;
+mod broker;
 mod container;
 mod events;
 mod image;
@@ -87,6 +88,7 @@ pub(crate) async fn run(args: Args) -> Result<(), Failure> {
             migration::cancel(&context, &id, detach).await
         }
         Command::Events(events) => events::events(&context, &events).await,
+        Command::Broker(broker) => broker::broker(context, broker).await,
         Command::Version(version) => version::version(&context, &version.output.format).await,
         Command::Completion { shell } => {
             let mut script = Vec::new();
