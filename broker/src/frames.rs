@@ -8,6 +8,10 @@ use bytes::{Buf, Bytes, BytesMut};
 /// From here on a payload is not copied.
 const WHOLE_FROM: usize = 4096;
 
+/// So much is shown at a time, and not much more: a socket may take megabytes at once, which takes
+/// as long.
+const AT_A_TIME: usize = 128 << 10;
+
 /// Pieces of a stream, in order; written by vectors where the socket takes them.
 #[derive(Debug, Default)]
 pub(crate) struct Frames {
@@ -45,8 +49,16 @@ impl Buf for Frames {
     }
 
     fn chunks_vectored<'a>(&'a self, slices: &mut [IoSlice<'a>]) -> usize {
-        let pairs = slices.iter_mut().zip(&self.pieces);
-        pairs.map(|(slice, piece)| *slice = IoSlice::new(piece)).count()
+        let (mut bytes, mut count) = (0, 0);
+        for (slice, piece) in slices.iter_mut().zip(&self.pieces) {
+            *slice = IoSlice::new(piece);
+            bytes += piece.len();
+            count += 1;
+            if bytes >= AT_A_TIME {
+                break;
+            }
+        }
+        count
     }
 
     fn advance(&mut self, mut count: usize) {

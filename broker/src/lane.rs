@@ -1,10 +1,12 @@
 //! The way of every event through rumqttd's router: it brings what many connections send into one
 //! order.
 //!
-//! Each event is a publish on one topic, which one link subscribes to. The router gives the order
-//! and the ring; nothing of a client reaches it but a payload, so that no client's topic, filter or
-//! id can hurt it, and nothing stays in it of clients that are gone. What it has not handed on yet
-//! is kept here: a router that dies or stands still is replaced, and given it again.
+//! What a connection has read at a time is one batch, and one publish on one topic, which one link
+//! subscribes to. The router gives the order. Nothing of a client reaches it: the publish is the
+//! batch's number, and the events wait here until the router hands that on. So no client's topic,
+//! filter or id can hurt it, nothing stays in it of clients that are gone, and its ring keeps no
+//! payload from being freed. A router that dies or stands still is replaced, and given again what it
+//! has not handed on.
 
 use std::collections::VecDeque;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -24,15 +26,20 @@ pub const QUIET: &str = "rumqttd=off";
 
 /// The one topic that there is.
 const TOPIC: &str = "lane";
-/// The router's ring: this many segments of this size. A small ring stays in the cache.
-const SEGMENT_BYTES: usize = 4 << 20;
+/// The router's ring: this many segments of this size; a number takes 16 bytes of it. All batches
+/// that may be on their way fit in.
+const SEGMENT_BYTES: usize = 64 << 10;
 const SEGMENTS: usize = 8;
-/// So much may be on its way: half of the ring, of which nothing must fall out.
+/// So much may be on its way.
 const ON_ITS_WAY: u32 = 16 << 20;
 /// What an event weighs beside its payload.
-const EVENT_BYTES: u32 = 256;
-/// How many events are handed on at a time.
-const BATCH: usize = 512;
+const EVENT_BYTES: u32 = 128;
+/// What a batch weighs beside its events.
+const BATCH_BYTES: u32 = 1024;
+/// How many numbers the router hands on at a time.
+const NUMBERS: u64 = 200;
+/// After so many events those who wait for what they brought have their turn.
+const ENOUGH: usize = 1024;
 /// A router that hands nothing on for so long, while there is something, is replaced.
 const PATIENCE: Duration = Duration::from_secs(5);
 
@@ -48,6 +55,8 @@ pub(crate) struct Exit {
     lane: Lane,
     link: LinkRx,
     is_paused: bool,
+    /// The number that the router handed on last.
+    reached: u64,
     /// How many routers have been replaced.
     pub(crate) replaced: u64,
 }
@@ -55,7 +64,16 @@ pub(crate) struct Exit {
 struct Feed {
     link: LinkTx,
     /// Given to the router and not handed on yet, in order.
-    waiting: VecDeque<(Event, u32)>,
+    waiting: VecDeque<Batch>,
+    /// The number of the last one that was given.
+    last: u64,
+}
+
+/// Events that stay together.
+struct Batch {
+    events: Vec<Event>,
+    /// How much of the room is theirs.
+    paid: u32,
 }
 
 /// The router is gone: its thread has panicked, or stands still.
@@ -66,27 +84,26 @@ pub(crate) struct RouterGone;
 /// A new lane, and its exit.
 pub(crate) async fn lane() -> Result<(Lane, Exit), RouterGone> {
     let (tx, rx) = start().await?;
-    let feed = Arc::new(Mutex::new(Feed { link: tx, waiting: VecDeque::new() }));
+    let feed = Arc::new(Mutex::new(Feed { link: tx, waiting: VecDeque::new(), last: 0 }));
     let lane = Lane { feed, room: Arc::new(Semaphore::new(ON_ITS_WAY as usize)) };
-    Ok((lane.clone(), Exit { lane, link: rx, is_paused: false, replaced: 0 }))
+    Ok((lane.clone(), Exit { lane, link: rx, is_paused: false, reached: 0, replaced: 0 }))
 }
 
 impl Lane {
     /// Sends events, which stay together, in this order. Waits while too much is on its way.
     /// Cancel-safe: either all of them are sent or none.
     pub(crate) async fn send(&self, events: Vec<Event>) {
-        let weights: Vec<u32> = events.iter().map(weight).collect();
-        let all = weights.iter().sum::<u32>().min(ON_ITS_WAY);
-        if let Ok(room) = self.room.acquire_many(all).await {
+        let paid = weight(&events);
+        if let Ok(room) = self.room.acquire_many(paid).await {
             // Given back by the exit.
             room.forget();
-            self.lock().push(events, &weights);
+            self.lock().push(Batch { events, paid });
         }
     }
 
     /// Sends one event at once, whatever is on its way.
     pub(crate) fn send_now(&self, event: Event) {
-        self.lock().push(vec![event], &[0]);
+        self.lock().push(Batch { events: vec![event], paid: 0 });
     }
 
     fn lock(&self) -> std::sync::MutexGuard<'_, Feed> {
@@ -95,93 +112,103 @@ impl Lane {
 }
 
 impl Feed {
-    fn push(&mut self, events: Vec<Event>, weights: &[u32]) {
-        let first = self.waiting.len();
-        // A batch that weighs more than all that may be on its way had to pay no more than that.
-        let most = ON_ITS_WAY / u32::try_from(weights.len().max(1)).unwrap_or(u32::MAX);
-        let is_heavy = weights.iter().sum::<u32>() > ON_ITS_WAY;
-        let paid = weights.iter().map(|weight| if is_heavy { most } else { *weight });
-        self.waiting.extend(events.into_iter().zip(paid));
-        self.give(first);
+    fn push(&mut self, batch: Batch) {
+        self.waiting.push_back(batch);
+        self.last += 1;
+        self.give(self.last);
     }
 
-    /// Gives the router what is waiting from `first` on.
-    fn give(&mut self, first: usize) {
-        let mut payloads = self.waiting.iter().skip(first).map(|(event, _)| payload(event));
-        let Some(last) = payloads.next_back() else { return };
+    /// Gives the router the numbers from `first` to the last one.
+    fn give(&mut self, first: u64) {
         let topic = Bytes::from_static(TOPIC.as_bytes());
-        let packet = |payload| Packet::Publish(Publish::new(topic.clone(), payload, false), None);
+        let payload = |number: u64| Bytes::copy_from_slice(&number.to_be_bytes());
+        let publish = |number| Publish::new(topic.clone(), payload(number), false);
+        let packet = |number| Packet::Publish(publish(number), None);
         let is_told = {
             let mut buffer = self.link.buffer();
             // It was told when the first of them came, and has not looked since.
             let is_told = !buffer.is_empty();
-            buffer.extend(payloads.map(packet));
+            buffer.extend((first..self.last).map(packet));
             if is_told {
-                buffer.push_back(packet(last.clone()));
+                buffer.push_back(packet(self.last));
             }
             is_told
         };
         if !is_told {
             // A router that is gone is given it again by the exit.
-            let _ = self.link.publish(topic, last);
+            let _ = self.link.publish(topic.clone(), payload(self.last));
         }
+    }
+
+    /// The number of the first that waits, or will.
+    fn first(&self) -> u64 {
+        self.last + 1 - self.waiting.len() as u64
     }
 }
 
 impl Exit {
-    /// The next events; at least one, and all that are there, up to a limit. Cancel-safe.
+    /// The next events; at least one batch, and all that are there, up to a limit. Cancel-safe.
     pub(crate) async fn next(&mut self) -> Vec<Event> {
         loop {
-            match self.arrived().await {
-                Ok(0) => {}
-                Ok(count) => {
-                    let mut feed = self.lane.lock();
-                    let count = count.min(feed.waiting.len());
-                    let mut weight = 0;
-                    let events = feed.waiting.drain(..count).map(|(event, paid)| {
-                        weight += paid as usize;
-                        event
-                    });
-                    let events = events.collect();
-                    drop(feed);
-                    self.lane.room.add_permits(weight);
-                    return events;
-                }
-                Err(RouterGone) => self.replace().await,
+            if let Some(events) = self.take() {
+                return events;
+            }
+            if let Err(RouterGone) = self.arrived().await {
+                self.replace().await;
             }
         }
     }
 
-    /// How many events the router has handed on.
-    async fn arrived(&mut self) -> Result<usize, RouterGone> {
-        if std::mem::take(&mut self.is_paused) {
-            self.link.wake().await.map_err(|_| RouterGone)?;
+    /// What the router has handed on, up to a limit.
+    fn take(&mut self) -> Option<Vec<Event>> {
+        let mut feed = self.lane.lock();
+        let (mut all, mut paid) = (Vec::new(), 0);
+        while feed.first() <= self.reached
+            && all.len() < ENOUGH
+            && let Some(batch) = feed.waiting.pop_front()
+        {
+            paid += batch.paid as usize;
+            if all.is_empty() {
+                all = batch.events;
+            } else {
+                all.extend(batch.events);
+            }
         }
-        let first = loop {
+        drop(feed);
+        self.lane.room.add_permits(paid);
+        (!all.is_empty()).then_some(all)
+    }
+
+    /// Notes what the router hands on. Cancel-safe.
+    async fn arrived(&mut self) -> Result<(), RouterGone> {
+        if self.is_paused {
+            self.link.wake().await.map_err(|_| RouterGone)?;
+            self.is_paused = false;
+        }
+        let mut next = loop {
             match tokio::time::timeout(PATIENCE, self.link.next()).await {
                 Ok(next) => break next.map_err(|_| RouterGone)?,
                 Err(_) if self.lane.lock().waiting.is_empty() => {}
                 Err(_) => return Err(RouterGone),
             }
         };
-        let (mut next, mut count) = (first, 0);
         loop {
             match next {
-                Some(Notification::Forward(_)) => count += 1,
+                Some(Notification::Forward(forward)) => {
+                    let number = forward.publish.payload.as_ref().try_into();
+                    self.reached = self.reached.max(number.map_or(0, u64::from_be_bytes));
+                }
                 Some(Notification::Unschedule) => {
                     self.is_paused = true;
-                    return Ok(count);
+                    return Ok(());
                 }
                 Some(Notification::Disconnect(..)) => return Err(RouterGone),
                 _ => {}
             }
-            if count == BATCH {
-                return Ok(count);
-            }
             match self.link.recv_deadline(Instant::now()) {
                 Ok(more) => next = more,
                 // Nothing more at the moment; a real end shows at the next wait.
-                Err(_) => return Ok(count),
+                Err(_) => return Ok(()),
             }
         }
     }
@@ -196,7 +223,10 @@ impl Exit {
                 self.replaced += 1;
                 let mut feed = self.lane.lock();
                 feed.link = tx;
-                feed.give(0);
+                if !feed.waiting.is_empty() {
+                    let first = feed.first();
+                    feed.give(first);
+                }
                 return;
             }
             tokio::time::sleep(Duration::from_millis(100)).await;
@@ -204,17 +234,15 @@ impl Exit {
     }
 }
 
-/// What goes through the router of an event.
-fn payload(event: &Event) -> Bytes {
-    match event {
-        Event::Publish(_, publish) => publish.payload.clone(),
-        _ => Bytes::new(),
-    }
-}
-
-fn weight(event: &Event) -> u32 {
-    let bytes = u32::try_from(payload(event).len()).unwrap_or(ON_ITS_WAY);
-    bytes.saturating_add(EVENT_BYTES).min(ON_ITS_WAY)
+fn weight(events: &[Event]) -> u32 {
+    let bytes = |event: &Event| match event {
+        Event::Publish(_, publish) => publish.payload.len(),
+        _ => 0,
+    };
+    let each = |event| EVENT_BYTES.saturating_add(u32::try_from(bytes(event)).unwrap_or(u32::MAX));
+    let all = events.iter().map(each).fold(BATCH_BYTES, u32::saturating_add);
+    // A batch that weighs more than all that may be on its way pays no more than that.
+    all.min(ON_ITS_WAY)
 }
 
 /// A router, the entrance to it and the exit. Its thread lives as long as the process: rumqttd has
@@ -222,7 +250,7 @@ fn weight(event: &Event) -> u32 {
 async fn start() -> Result<(LinkTx, LinkRx), RouterGone> {
     let config = RouterConfig {
         max_connections: 4,
-        max_outgoing_packet_count: BATCH as u64,
+        max_outgoing_packet_count: NUMBERS,
         max_segment_size: SEGMENT_BYTES,
         max_segment_count: SEGMENTS,
         ..RouterConfig::default()
@@ -305,13 +333,36 @@ mod tests {
     #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
     async fn a_router_that_dies_is_replaced_and_nothing_is_lost() {
         let (lane, mut exit) = lane().await.expect("a router");
-        lane.send(numbered(0..1000)).await;
+        for first in (0..1000).step_by(10) {
+            lane.send(numbered(first..first + 10)).await;
+        }
         let before = receive(&mut exit, 500).await;
         // A topic that does not begin with ASCII kills rumqttd's router.
         let _ = lane.lock().link.publish(Bytes::from_static("\u{e4}".as_bytes()), Bytes::new());
-        lane.send(numbered(1000..2000)).await;
+        for first in (1000..2000).step_by(10) {
+            lane.send(numbered(first..first + 10)).await;
+        }
         let after = receive(&mut exit, 2000 - before.len()).await;
         assert_eq!([before, after].concat(), (0..2000).collect::<Vec<_>>());
         assert_eq!(exit.replaced, 1);
+    }
+
+    #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+    async fn nothing_holds_a_payload_that_was_handed_on() {
+        let (lane, mut exit) = lane().await.expect("a router");
+        let payload = Bytes::from(vec![0; 5000]);
+        let publish = rmqtt_codec::types::Publish {
+            dup: false,
+            retain: false,
+            qos: rmqtt_codec::types::QoS::AtMostOnce,
+            topic: "t".into(),
+            packet_id: None,
+            payload: payload.clone(),
+            properties: None,
+        };
+        lane.send(vec![Event::Publish(ConnectionId(1), Box::new(publish))]).await;
+        assert!(!payload.is_unique());
+        drop(exit.next().await);
+        assert!(payload.is_unique(), "the ring has it");
     }
 }

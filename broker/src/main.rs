@@ -11,6 +11,11 @@ use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 use tracing_subscriber::EnvFilter;
 
+/// Messages are freed on other threads than they were made on, and payloads are as large as what
+/// glibc gives back to the kernel each time.
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
 /// An MQTT 3.1.1 and 5 broker for a Godwit fabric.
 ///
 /// A flag overrides its environment variable, which overrides the file.

@@ -30,6 +30,10 @@ const SMALL: usize = 1024;
 /// One that reads fill grows to this.
 const LARGE: usize = 64 << 10;
 
+/// After so many bytes others have their turn: a client that sends without end would hold its
+/// worker for milliseconds.
+const TURN: usize = 128 << 10;
+
 /// The reading half of a connection.
 pub(super) struct Reader {
     door: Arc<Door>,
@@ -74,6 +78,7 @@ impl Reader {
         socket: &mut (impl AsyncRead + Unpin),
     ) -> Ended {
         let limit_bytes = self.door.config.limits.max_outbox_bytes;
+        let mut since_turn = 0;
         loop {
             let end = self.take_all();
             if !self.events.is_empty() {
@@ -84,13 +89,19 @@ impl Reader {
             }
             // Who does not read what it is answered is not read either.
             outbox.below(limit_bytes).await;
-            if let Err(ended) = self.fill(socket).await {
-                return ended;
+            match self.fill(socket).await {
+                Ok(read) => since_turn += read,
+                Err(ended) => return ended,
+            }
+            if since_turn >= TURN {
+                since_turn = 0;
+                tokio::task::yield_now().await;
             }
         }
     }
 
-    async fn fill(&mut self, socket: &mut (impl AsyncRead + Unpin)) -> Result<(), Ended> {
+    /// Reads once; answers how much.
+    async fn fill(&mut self, socket: &mut (impl AsyncRead + Unpin)) -> Result<usize, Ended> {
         if self.buffer.capacity() - self.buffer.len() < SMALL {
             self.buffer.reserve(SMALL);
         }
@@ -116,7 +127,7 @@ impl Reader {
             self.buffer.reserve(LARGE);
         }
         self.door.metrics.bytes_received.fetch_add(read as u64, Ordering::Relaxed);
-        Ok(())
+        Ok(read)
     }
 
     /// Turns everything that has been read into events.

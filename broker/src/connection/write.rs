@@ -201,7 +201,15 @@ impl Writer {
     async fn flush(&mut self, socket: &mut (impl AsyncWrite + Unpin)) -> std::io::Result<()> {
         self.frames.seal();
         let bytes = self.frames.remaining() as u64;
-        socket.write_all_buf(&mut self.frames).await?;
+        while self.frames.has_remaining() {
+            if socket.write_buf(&mut self.frames).await? == 0 {
+                return Err(std::io::ErrorKind::WriteZero.into());
+            }
+            if self.frames.has_remaining() {
+                // It takes much at a time: others have their turn.
+                tokio::task::yield_now().await;
+            }
+        }
         socket.flush().await?;
         self.door.metrics.bytes_sent.fetch_add(bytes, Ordering::Relaxed);
         if self.frames.tail.capacity() > KEPT {
