@@ -10,6 +10,7 @@
 mod hub;
 
 use std::net::{IpAddr, SocketAddr};
+use std::os::unix::fs::DirBuilderExt as _;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
@@ -124,7 +125,10 @@ impl Controller {
     /// Every [`AppError`] but those of the session and of mDNS.
     pub async fn bind(config: Config) -> Result<Self, AppError> {
         let data = &config.data_dir;
-        std::fs::create_dir_all(data)
+        std::fs::DirBuilder::new()
+            .recursive(true)
+            .mode(0o700)
+            .create(data)
             .map_err(|source| AppError::DataDir { path: data.clone(), source })?;
         let lock = lock(data)?;
         let file = data.join("godwit.db");
