@@ -18,7 +18,7 @@ use axum::extract::{DefaultBodyLimit, FromRequestParts, State};
 use axum::http::StatusCode;
 use axum::http::request::Parts;
 use axum::response::{IntoResponse, Json, Response};
-use axum::routing::{get, post};
+use axum::routing::{any, get, post};
 use godwit_broker::Control;
 use godwit_bus::Link;
 use godwit_proto::id::Tenant;
@@ -95,7 +95,7 @@ pub fn router(api: Api) -> Router {
 fn broker(control: Option<Control>) -> Router<Api> {
     match control {
         Some(control) => godwit_broker::admin::api(control),
-        None => Router::new().fallback(broker_elsewhere),
+        None => Router::new().route("/{*rest}", any(broker_elsewhere)),
     }
 }
 
