@@ -174,4 +174,43 @@ mod tests {
         let error = toml::from_str::<Config>("max-conections = 3").unwrap_err();
         assert!(error.to_string().contains("max-conections"), "{error}");
     }
+
+    const EXAMPLE: &str = include_str!("../../packaging/godwit-broker.toml");
+
+    /// The names of a table's settings, as its reader lists them.
+    fn settings(table: &str) -> Vec<String> {
+        let error = toml::from_str::<Config>(&format!("{table}no-such = 1")).unwrap_err();
+        let (_, names) = error.message().split_once("expected one of ").expect("a list");
+        names.split(", ").map(|name| name.trim_matches('`').to_owned()).collect()
+    }
+
+    #[test]
+    fn the_example_names_every_setting_with_its_default() {
+        toml::from_str::<Config>(EXAMPLE).expect("as it is");
+        // Comments have one space behind their `#`, settings none or many.
+        let is_comment = |line: &str| line.starts_with("# ") && !line.starts_with("#  ");
+        let lines = EXAMPLE.lines().filter(|line| !is_comment(line));
+        let text: Vec<_> = lines.filter_map(|line| line.strip_prefix('#')).collect();
+        let text = text.join("\n");
+        let config: Config = toml::from_str(&text).expect("with what is commented out");
+        let default = Config::default();
+        assert_eq!(config.limits, default.limits);
+        assert_eq!(config.websocket, default.websocket);
+        let examples = Config {
+            listen: config.listen.clone(),
+            tls: config.tls.clone(),
+            password_file: config.password_file.clone(),
+            acl_file: config.acl_file.clone(),
+            admin: config.admin,
+            ..default
+        };
+        assert_eq!(config, examples, "these alone have no default, or show more than it");
+        for name in settings("").into_iter().chain(settings("[limits]\n")) {
+            let is_there = |line: &str| {
+                let line = line.trim_start_matches(['#', '[']);
+                line.strip_prefix(&*name).is_some_and(|rest| rest.starts_with([' ', ']']))
+            };
+            assert!(EXAMPLE.lines().any(is_there), "{name}");
+        }
+    }
 }

@@ -1,12 +1,14 @@
 //! `godwit-broker`: the broker as a program of its own.
 
 use std::io::IsTerminal;
+use std::net::SocketAddr;
 use std::path::PathBuf;
 
 use anyhow::Context;
 use clap::Parser;
 use godwit_broker::listener::{Endpoint, TlsConfig};
-use godwit_broker::{Anonymous, Broker, Config, Control, QUIET};
+use godwit_broker::{Anonymous, Broker, Config, Control, QUIET, admin};
+use sd_notify::NotifyState;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 use tracing_subscriber::EnvFilter;
@@ -53,6 +55,9 @@ struct Args {
     /// The largest packet that a client may send.
     #[arg(long, env = "GODWIT_BROKER_MAX_PACKET_BYTES", value_name = "BYTES")]
     max_packet_bytes: Option<u32>,
+    /// Where to answer operators and Prometheus, without a sign-in, such as 127.0.0.1:9883.
+    #[arg(long, env = "GODWIT_BROKER_ADMIN", value_name = "ADDRESS")]
+    admin: Option<SocketAddr>,
     /// What to log, such as `debug` or `godwit_broker=trace,rumqttd=info`.
     #[arg(long, env = "GODWIT_LOG", default_value = "info", value_name = "FILTER")]
     log: String,
@@ -74,9 +79,22 @@ async fn main() -> anyhow::Result<()> {
     let args = Args::parse();
     start_log(&args)?;
     let config = read_config(&args)?;
+    let shutdown = CancellationToken::new();
+    let admin = match config.admin {
+        Some(address) => Some(admin::bind(address, config.admin_anywhere).await?),
+        None => None,
+    };
     let broker = Broker::bind(config).await?;
     reload_on_hangup(broker.control())?;
-    let shutdown = CancellationToken::new();
+    if let Some(listener) = admin {
+        tracing::info!(address = %listener.local_addr()?, "operators are answered");
+        let (control, over) = (broker.control(), shutdown.clone());
+        tokio::spawn(async move {
+            if let Err(error) = admin::serve(listener, control, over).await {
+                tracing::error!(%error, "operators are not answered any more");
+            }
+        });
+    }
     let mut terminate = signal(SignalKind::terminate())?;
     let stop = shutdown.clone();
     tokio::spawn(async move {
@@ -84,10 +102,19 @@ async fn main() -> anyhow::Result<()> {
             _ = tokio::signal::ctrl_c() => {}
             _ = terminate.recv() => {}
         }
+        tell_systemd(NotifyState::Stopping);
         stop.cancel();
     });
+    tell_systemd(NotifyState::Ready);
     broker.run(shutdown).await;
     Ok(())
+}
+
+/// Where there is one that wants to know.
+fn tell_systemd(state: NotifyState<'_>) {
+    if let Err(error) = sd_notify::notify(&[state]) {
+        tracing::warn!(%error, "systemd cannot be told");
+    }
 }
 
 /// SIGHUP reads certificates, accounts and rules again.
@@ -127,6 +154,7 @@ fn read_config(args: &Args) -> anyhow::Result<Config> {
     config.password_file = args.password_file.clone().or(config.password_file);
     config.acl_file = args.acl_file.clone().or(config.acl_file);
     config.anonymous = args.anonymous.unwrap_or(config.anonymous);
+    config.admin = args.admin.or(config.admin);
     config.max_connections = args.max_connections.unwrap_or(config.max_connections);
     config.max_packet_bytes = args.max_packet_bytes.unwrap_or(config.max_packet_bytes);
     Ok(config)

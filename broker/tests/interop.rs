@@ -112,7 +112,7 @@ async fn what_kills_other_brokers_is_answered_as_the_standard_says() {
     let cases: [(&[u8], &[u8]); 4] = [
         // A topic that does not begin with ASCII.
         (b"\x32\x07\0\x02\xc3\xa4\0\x09x", b"\x40\x02\0\x09"),
-        (b"\x82\x0b\0\x01\0\x06$SYS/#\0", b"\x90\x03\0\x01\0"),
+        (b"\x82\x0b\0\x01\0\x06$ABC/#\0", b"\x90\x03\0\x01\0"),
         (b"\x82\x0f\0\x02\0\x0a$share/g/t\x01", b"\x90\x03\0\x02\x01"),
         // An acknowledgement of nothing.
         (b"\x40\x02\0\x07", b""),

@@ -247,7 +247,8 @@ mod tests {
     fn the_defaults_let_the_demo_run() {
         let config = load("", &[]).unwrap();
         assert_eq!(config.listen, "0.0.0.0:7180".parse().unwrap());
-        let listen = vec!["0.0.0.0:1883".parse().unwrap()];
+        let plain = "127.0.0.1:1883".parse().unwrap();
+        let listen = vec!["0.0.0.0:8883=tls+secure-websocket".parse().unwrap(), plain];
         assert_eq!(
             config.broker,
             BrokerChoice::Embedded(Embedded { listen, ..Embedded::default() })

@@ -21,7 +21,7 @@ use axum::http::StatusCode;
 use axum::http::request::Parts;
 use axum::middleware::from_extractor_with_state;
 use axum::response::{IntoResponse, Json, Response};
-use axum::routing::{get, post};
+use axum::routing::{any, get, post};
 use godwit_broker::Control;
 use godwit_bus::Link;
 use godwit_proto::id::Tenant;
@@ -108,7 +108,7 @@ fn broker(api: &Api) -> Router<Api> {
     match &api.broker {
         Some(control) => godwit_broker::admin::api(control.clone())
             .layer(from_extractor_with_state::<accounts::Operator, Api>(api.clone())),
-        None => Router::new().fallback(broker_elsewhere),
+        None => Router::new().route("/{*rest}", any(broker_elsewhere)),
     }
 }
 
