@@ -1,0 +1,81 @@
+//! Receive maximum and maximum packet size, both ways.
+
+use std::num::{NonZeroU16, NonZeroU32};
+
+use rmqtt_codec::types::{Publish, QoS};
+use rmqtt_codec::v5::{Connect, DisconnectReasonCode, Packet, PublishAckReason};
+
+use crate::client::{Hub, ack, ack2, clean, id, lasting, message};
+use crate::wire::Version;
+
+fn taking(messages: u16, connect: Connect) -> Connect {
+    Connect { receive_max: NonZeroU16::new(messages), ..connect }
+}
+
+/// [MQTT-3.3.4-9], [MQTT-4.9.0-1], [MQTT-4.9.0-2]; other packets are not held up [MQTT-3.3.4-10],
+/// [MQTT-4.9.0-3]; messages of QoS 0 do not count.
+#[tokio::test]
+async fn mqtt5_4_9_no_more_is_under_way_than_the_client_takes() {
+    let hub = Hub::start().await;
+    for qos in [QoS::AtLeastOnce, QoS::ExactlyOnce] {
+        let mut client = hub.join(Version::V5, taking(2, clean("a"))).await;
+        client.subscribe("t", QoS::ExactlyOnce).await;
+        for n in 0..4 {
+            client.publish("t", &n.to_string(), qos).await;
+        }
+        let (first, second) = (client.next().await, client.next().await);
+        client.hears_nothing().await;
+        client.publish("t", "fleeting", QoS::AtMostOnce).await;
+        assert_eq!(client.heard().await, "fleeting");
+        for (sent, next) in [(first, "2"), (second, "3")] {
+            let packet_id = sent.packet_id.expect("an id");
+            if qos == QoS::ExactlyOnce {
+                client.received(packet_id).await;
+                client.hears_nothing().await;
+                client.send(Packet::PublishComplete(ack2(packet_id))).await;
+            } else {
+                client.send(Packet::PublishAck(ack(packet_id))).await;
+            }
+            assert_eq!(crate::client::text(&client.next().await), next);
+        }
+    }
+}
+
+/// MQTT 5, 3.3.4 and [MQTT-3.3.4-7]: a client that sends more than the broker takes gets 0x93.
+#[tokio::test]
+async fn mqtt5_3_3_4_a_client_that_sends_more_than_the_broker_takes_is_ended() {
+    let hub = Hub::start_with(|config| config.limits.receive_max = 3).await;
+    let (mut client, ack) = hub.greet(Version::V5, clean("a")).await;
+    assert_eq!(ack.receive_max.get(), 3);
+    let publish = |n| Publish { packet_id: Some(id(n)), ..message("t", "x", QoS::ExactlyOnce) };
+    for n in 1..=3 {
+        client.send(publish(n)).await;
+        assert_eq!(client.pubrec(id(n)).await, PublishAckReason::Success);
+    }
+    client.release(id(1)).await;
+    client.send(publish(4)).await;
+    client.pubrec(id(4)).await;
+    client.send(publish(5)).await;
+    client.is_ended_for(DisconnectReasonCode::ReceiveMaximumExceeded).await;
+}
+
+/// [MQTT-3.1.2-24], [MQTT-3.1.2-25]: what is too large for the client is as good as delivered to
+/// it, and to nobody else.
+#[tokio::test]
+async fn mqtt5_3_1_2_11_4_a_packet_larger_than_the_client_takes_is_not_sent() {
+    let hub = Hub::start().await;
+    let small = Connect { max_packet_size: NonZeroU32::new(60), ..taking(1, clean("small")) };
+    let mut small = hub.join(Version::V5, small).await;
+    let mut large = hub.join(Version::V5, clean("large")).await;
+    small.subscribe("t", QoS::ExactlyOnce).await;
+    large.subscribe("t", QoS::ExactlyOnce).await;
+    // 1 + 1 of header, 2 + 1 of topic, 2 of id, 1 of properties.
+    for (qos, overhead) in [(QoS::AtMostOnce, 6), (QoS::AtLeastOnce, 8), (QoS::ExactlyOnce, 8)] {
+        let (fits, does_not) = ("y".repeat(60 - overhead), "n".repeat(61 - overhead));
+        large.publish("t", &does_not, qos).await;
+        large.publish("t", &fits, qos).await;
+        assert_eq!(small.heard().await, fits);
+        assert_eq!(large.heard().await, does_not);
+        assert_eq!(large.heard().await, fits);
+    }
+}
