@@ -275,7 +275,7 @@ fn ancient(packet: Packet) -> Option<v3::Packet> {
     use v3::SubscribeReturnCode::{Failure, Success};
     Some(match packet {
         Packet::ConnectAck(ack) => v3::Packet::ConnectAck(v3::ConnectAck {
-            return_code: refusal(ack.reason_code),
+            return_code: refusal(ack.reason_code)?,
             session_present: ack.session_present,
         }),
         Packet::PublishAck(ack) => v3::Packet::PublishAck { packet_id: ack.packet_id },
@@ -301,17 +301,22 @@ fn ancient(packet: Packet) -> Option<v3::Packet> {
     })
 }
 
-/// The return code of CONNACK that comes nearest.
-fn refusal(reason: ConnectAckReason) -> v3::ConnectAckReason {
+/// The return code of CONNACK that comes nearest; `None` for a CONNECT that is none, which 3.1.1
+/// does not answer (3.1.4).
+fn refusal(reason: ConnectAckReason) -> Option<v3::ConnectAckReason> {
     use v3::ConnectAckReason as Old;
-    match reason {
+    Some(match reason {
+        ConnectAckReason::MalformedPacket
+        | ConnectAckReason::ProtocolError
+        | ConnectAckReason::PacketTooLarge
+        | ConnectAckReason::TopicNameInvalid => return None,
         ConnectAckReason::Success => Old::ConnectionAccepted,
         ConnectAckReason::UnsupportedProtocolVersion => Old::UnacceptableProtocolVersion,
         ConnectAckReason::ClientIdentifierNotValid => Old::IdentifierRejected,
         ConnectAckReason::BadUserNameOrPassword => Old::BadUserNameOrPassword,
         ConnectAckReason::NotAuthorized | ConnectAckReason::Banned => Old::NotAuthorized,
         _ => Old::ServiceUnavailable,
-    }
+    })
 }
 
 #[cfg(test)]

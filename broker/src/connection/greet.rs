@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use bytes::BytesMut;
 use bytestring::ByteString;
+use rmqtt_codec::error::DecodeError;
 use rmqtt_codec::v5::{Connect, ConnectAck, ConnectAckReason, Packet};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 
@@ -73,17 +74,26 @@ pub(super) async fn greet(
             Ok(Guest { arrival, reader, writer, keep_alive })
         }
         Err(reason) => {
-            let ack = ConnectAck { reason_code: reason, ..ConnectAck::default() };
-            let mut out = BytesMut::new();
-            if codec.write(Packet::ConnectAck(Box::new(ack)), &mut out).is_ok() {
-                // A client that is gone needs no refusal.
-                let _ = tokio::time::timeout(limit, socket_out.write_all(&out)).await;
-                let _ = socket_out.shutdown().await;
-            }
+            // A client that is gone needs no refusal.
+            let _ = tokio::time::timeout(limit, refuse(&mut codec, reason, socket_out)).await;
             door.metrics.refused.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
             Err(NoGuest::Refused(reason))
         }
     }
+}
+
+/// CONNACK where the version has a word for it, and the end.
+async fn refuse(
+    codec: &mut Codec,
+    reason_code: ConnectAckReason,
+    socket_out: &mut (impl AsyncWrite + Unpin),
+) -> std::io::Result<()> {
+    let ack = ConnectAck { reason_code, ..ConnectAck::default() };
+    let mut out = BytesMut::new();
+    if codec.write(Packet::ConnectAck(Box::new(ack)), &mut out).is_ok() {
+        socket_out.write_all(&out).await?;
+    }
+    socket_out.shutdown().await
 }
 
 async fn hello(
@@ -115,8 +125,20 @@ async fn hello(
             // The greeting was a CONNECT's.
             Ok(Some(_)) => return Err(NoGuest::Foreign),
             Ok(None) => fill(buffer).await?,
-            Err(error) => return Err(NoGuest::Malformed(error.to_string())),
+            Err(error) => {
+                // It may be gone.
+                let _ = refuse(&mut codec, malformed(&error), socket_out).await;
+                return Err(NoGuest::Malformed(error.to_string()));
+            }
         }
+    }
+}
+
+fn malformed(error: &DecodeError) -> ConnectAckReason {
+    match error {
+        DecodeError::MaxSizeExceeded { .. } => ConnectAckReason::PacketTooLarge,
+        DecodeError::InvalidClientId => ConnectAckReason::ClientIdentifierNotValid,
+        _ => ConnectAckReason::MalformedPacket,
     }
 }
 
@@ -142,13 +164,13 @@ async fn judge(
     if connect.auth_method.is_some() {
         return Err(ConnectAckReason::BadAuthenticationMethod);
     }
-    if connect.client_id.len() > limits.max_client_id_bytes || connect.client_id.contains('\0') {
+    if connect.auth_data.is_some() {
+        return Err(ConnectAckReason::ProtocolError);
+    }
+    if connect.client_id.len() > limits.max_client_id_bytes {
         return Err(ConnectAckReason::ClientIdentifierNotValid);
     }
     let is_unnamed = connect.client_id.is_empty();
-    if is_unnamed && !connect.clean_start && !is_v5 {
-        return Err(ConnectAckReason::ClientIdentifierNotValid);
-    }
     let client = match is_unnamed {
         true => ByteString::from(format!("assigned-{}", uuid::Uuid::new_v4().simple())),
         false => connect.client_id.to_string().into(),

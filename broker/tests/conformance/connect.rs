@@ -77,6 +77,20 @@ async fn mqtt_3_1_3_1_client_ids_of_up_to_23_letters_and_digits_are_let_in_and_l
     }
 }
 
+/// 3.1.1: [MQTT-3.1.3-6], [MQTT-3.1.3-7], [MQTT-3.1.3-8]
+#[tokio::test]
+async fn mqtt311_3_1_3_1_a_client_without_an_id_must_begin_anew() {
+    let hub = Hub::start().await;
+    let (mut first, ack) = hub.greet(Version::V3, clean("")).await;
+    assert_eq!(ack.reason_code, ConnectAckReason::Success);
+    let mut second = hub.join(Version::V3, clean("")).await;
+    first.ping().await;
+    second.ping().await;
+    let mut refused = hub.socket(Version::V3).await;
+    refused.send(lasting("")).await;
+    assert_eq!(refused.last_bytes().await, [0x20, 2, 0, 2]);
+}
+
 /// [MQTT-3.1.4-6]; 3.1.1: [MQTT-3.1.4-5]
 #[tokio::test]
 async fn mqtt_3_1_4_nothing_of_a_refused_client_is_processed() {
@@ -103,6 +117,23 @@ async fn mqtt_3_1_4_a_client_need_not_wait_for_connack() {
         client.send(Packet::PingRequest).await;
         assert!(matches!(client.receive().await, Some(Packet::ConnectAck(_))));
         assert!(matches!(client.receive().await, Some(Packet::PingResponse)));
+    }
+}
+
+/// [MQTT-4.12.0-1], 3.1.2.11.9: a method that is not supported is refused with 0x8C; data without
+/// a method is a Protocol Error.
+#[tokio::test]
+async fn mqtt5_4_12_enhanced_authentication_is_refused() {
+    let hub = Hub::start().await;
+    let with_method = Connect { auth_method: Some("SCRAM-SHA-1".into()), ..clean("a") };
+    let with_data = Connect { auth_data: Some("x".into()), ..clean("a") };
+    for (connect, reason) in [
+        (with_method, ConnectAckReason::BadAuthenticationMethod),
+        (with_data, ConnectAckReason::ProtocolError),
+    ] {
+        let (mut client, ack) = hub.greet(Version::V5, connect).await;
+        assert_eq!((ack.reason_code, ack.session_present), (reason, false));
+        assert_eq!(client.last_bytes().await, b"");
     }
 }
 

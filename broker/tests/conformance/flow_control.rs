@@ -59,6 +59,16 @@ async fn mqtt5_3_3_4_a_client_that_sends_more_than_the_broker_takes_is_ended() {
     client.is_ended_for(DisconnectReasonCode::ReceiveMaximumExceeded).await;
 }
 
+/// MQTT 5, 3.1.2.11.3: a receive maximum of 0 is a Protocol Error.
+#[tokio::test]
+async fn mqtt5_3_1_2_11_3_a_receive_maximum_of_zero_is_refused() {
+    let hub = Hub::start().await;
+    let mut client = hub.socket(Version::V5).await;
+    client.send_raw(b"\x10\x11\0\x04MQTT\x05\x02\0\x3c\x03\x21\0\0\0\x01a").await;
+    let answer = client.last_bytes().await;
+    assert_eq!(answer, b"\x20\x03\0\x81\0");
+}
+
 /// [MQTT-3.1.2-24], [MQTT-3.1.2-25]: what is too large for the client is as good as delivered to
 /// it, and to nobody else.
 #[tokio::test]
@@ -78,4 +88,13 @@ async fn mqtt5_3_1_2_11_4_a_packet_larger_than_the_client_takes_is_not_sent() {
         assert_eq!(large.heard().await, does_not);
         assert_eq!(large.heard().await, fits);
     }
+}
+
+/// MQTT 5, 3.2.2.3.6 of CONNECT itself: CONNACK 0x95.
+#[tokio::test]
+async fn mqtt5_3_2_2_3_6_a_connect_larger_than_the_broker_takes_is_refused() {
+    let hub = Hub::start_with(|config| config.max_packet_bytes = 200).await;
+    let mut client = hub.socket(Version::V5).await;
+    client.send(clean(&"x".repeat(250))).await;
+    assert_eq!(client.last_bytes().await, b"\x20\x03\0\x95\0");
 }

@@ -171,3 +171,19 @@ async fn mqtt_3_1_3_2_2_a_client_that_is_back_in_time_silences_its_delayed_will(
     drop(hub.join(Version::V5, with_will(lasting("b"), other)).await);
     assert_eq!(&*watcher.take().await.topic, "will/other");
 }
+
+/// [MQTT-3.1.3-11], [MQTT-4.7.0-1]: a topic with wildcards, or none, is refused with 0x90; 3.1.1
+/// has no code for it, and closes.
+#[tokio::test]
+async fn mqtt_3_1_3_3_a_will_without_a_valid_topic_is_refused() {
+    let hub = Hub::start().await;
+    for topic in ["a/+", "#", ""] {
+        let (mut client, ack) =
+            hub.greet(Version::V5, with_will(clean("a"), will(topic, "gone"))).await;
+        assert_eq!(ack.reason_code, ConnectAckReason::TopicNameInvalid, "{topic}");
+        assert_eq!(client.last_bytes().await, b"");
+        let mut client = hub.socket(Version::V3).await;
+        client.send(with_will(clean("a"), will(topic, "gone"))).await;
+        assert_eq!(client.last_bytes().await, b"", "{topic}");
+    }
+}
