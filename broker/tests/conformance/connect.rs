@@ -62,6 +62,40 @@ async fn mqtt_3_1_2_2_another_protocol_level_is_refused_in_its_own_words() {
     }
 }
 
+/// [MQTT-3.1.2-3], [MQTT-3.1.2-11], [MQTT-3.1.2-12], [MQTT-3.1.2-13]; 3.1.1: [MQTT-3.1.2-3],
+/// [MQTT-3.1.2-11], [MQTT-3.1.2-13], [MQTT-3.1.2-14], [MQTT-3.1.2-15]. MQTT 5 is told 0x81.
+#[tokio::test]
+async fn mqtt_3_1_2_3_connect_flags_that_make_no_sense_are_refused() {
+    const RESERVED: u8 = 0x03;
+    const WILL_QOS_WITHOUT_WILL: u8 = 0x0a;
+    const WILL_RETAIN_WITHOUT_WILL: u8 = 0x22;
+    const WILL_QOS_3: u8 = 0x1e;
+    let hub = Hub::start().await;
+    for flags in [RESERVED, WILL_QOS_WITHOUT_WILL, WILL_RETAIN_WITHOUT_WILL, WILL_QOS_3] {
+        let has_will = flags & 4 != 0;
+        let will: &[u8] = if has_will { b"\0\x01w\0\x01x" } else { b"" };
+        let old = [b"\0\x04MQTT\x04", &[flags][..], b"\0\x3c\0\x01a", will].concat();
+        let properties: &[u8] = if has_will { b"\0" } else { b"" };
+        let new = [b"\0\x04MQTT\x05", &[flags][..], b"\0\x3c\0\0\x01a", properties, will].concat();
+        for (rest, answer) in [(old, &b""[..]), (new, b"\x20\x03\0\x81\0")] {
+            let mut client = hub.socket(Version::V5).await;
+            client.send_raw(&[&[0x10, rest.len() as u8][..], &rest].concat()).await;
+            assert_eq!(client.last_bytes().await, answer, "{flags:#x}");
+        }
+    }
+}
+
+/// 3.1.1: [MQTT-3.1.2-22]; MQTT 5, 3.1.2.9 allows it.
+#[tokio::test]
+async fn mqtt_3_1_2_9_a_password_without_a_user_name_is_for_mqtt_5() {
+    let hub = Hub::start().await;
+    let mut client = hub.socket(Version::V3).await;
+    client.send_raw(b"\x10\x10\0\x04MQTT\x04\x42\0\x3c\0\x01a\0\x01p").await;
+    assert_eq!(client.last_bytes().await, b"");
+    let password = Some("p".into());
+    hub.join(Version::V5, Connect { password, ..clean("a") }).await.ping().await;
+}
+
 /// [MQTT-3.1.3-5] of both versions; [MQTT-3.1.3-8], 3.1.1: [MQTT-3.1.3-9]
 #[tokio::test]
 async fn mqtt_3_1_3_1_client_ids_of_up_to_23_letters_and_digits_are_let_in_and_longer_ones() {
@@ -77,6 +111,25 @@ async fn mqtt_3_1_3_1_client_ids_of_up_to_23_letters_and_digits_are_let_in_and_l
     }
 }
 
+/// [MQTT-3.1.3-6], [MQTT-3.1.3-7], [MQTT-3.2.2-16]: the client is told its name, which is its own
+/// and of use.
+#[tokio::test]
+async fn mqtt_3_1_3_1_a_client_without_an_id_is_assigned_one() {
+    let hub = Hub::start().await;
+    let mut names = Vec::new();
+    for connect in [clean(""), lasting("")] {
+        let (client, ack) = hub.greet(Version::V5, connect).await;
+        assert_eq!(ack.reason_code, ConnectAckReason::Success);
+        assert!(!ack.session_present);
+        names.push(ack.assigned_client_id.expect("a name"));
+        client.leave().await;
+    }
+    assert_ne!(names[0], names[1]);
+    let (_client, ack) = hub.greet(Version::V5, lasting(&names[1])).await;
+    assert!(ack.session_present, "it comes back by the name that it was given");
+    assert_eq!(ack.assigned_client_id, None);
+}
+
 /// 3.1.1: [MQTT-3.1.3-6], [MQTT-3.1.3-7], [MQTT-3.1.3-8]
 #[tokio::test]
 async fn mqtt311_3_1_3_1_a_client_without_an_id_must_begin_anew() {
@@ -89,6 +142,26 @@ async fn mqtt311_3_1_3_1_a_client_without_an_id_must_begin_anew() {
     let mut refused = hub.socket(Version::V3).await;
     refused.send(lasting("")).await;
     assert_eq!(refused.last_bytes().await, [0x20, 2, 0, 2]);
+}
+
+/// [MQTT-3.1.4-1], [MQTT-3.2.2-7], [MQTT-3.2.2-6]: CONNACK 0x81, and the end. 3.1.1 closes.
+#[tokio::test]
+async fn mqtt_3_1_4_a_malformed_connect_is_refused() {
+    let hub = Hub::start().await;
+    let cases: [(&[u8], &[u8]); 4] = [
+        // The client id is longer than the packet.
+        (b"\x10\x0d\0\x04MQTT\x04\x02\0\x3c\0\x09a", b""),
+        (b"\x10\x0e\0\x04MQTT\x05\x02\0\x3c\0\0\x09a", b"\x20\x03\0\x81\0"),
+        // A property that CONNECT does not have.
+        (b"\x10\x10\0\x04MQTT\x05\x02\0\x3c\x02\x01\0\0\x01a", b"\x20\x03\0\x81\0"),
+        // Something behind the last field.
+        (b"\x10\x0f\0\x04MQTT\x04\x02\0\x3c\0\x01axx", b""),
+    ];
+    for (asked, answer) in cases {
+        let mut client = hub.socket(Version::V5).await;
+        client.send_raw(asked).await;
+        assert_eq!(client.last_bytes().await, answer, "{asked:x?}");
+    }
 }
 
 /// [MQTT-3.1.4-6]; 3.1.1: [MQTT-3.1.4-5]

@@ -90,6 +90,21 @@ async fn mqtt5_3_1_2_11_4_a_packet_larger_than_the_client_takes_is_not_sent() {
     }
 }
 
+/// [MQTT-3.2.2-15], 3.2.2.3.6: the broker says what it takes, exactly, and 0x95 to what is larger;
+/// 3.1.1 is closed.
+#[tokio::test]
+async fn mqtt_3_2_2_3_6_a_packet_larger_than_the_broker_takes_ends_the_connection() {
+    let hub = Hub::start_with(|config| config.max_packet_bytes = 200).await;
+    for (version, overhead) in [(Version::V3, 6), (Version::V5, 7)] {
+        let (mut client, ack) = hub.greet(version, clean("a")).await;
+        assert_eq!(ack.max_packet_size, (version == Version::V5).then_some(200));
+        // 1 + 2 of header, 2 + 1 of topic, with MQTT 5 one of properties.
+        client.publish("t", &"x".repeat(200 - overhead), QoS::AtMostOnce).await;
+        client.send(message("t", &"x".repeat(201 - overhead), QoS::AtMostOnce)).await;
+        client.is_ended_for(DisconnectReasonCode::PacketTooLarge).await;
+    }
+}
+
 /// MQTT 5, 3.2.2.3.6 of CONNECT itself: CONNACK 0x95.
 #[tokio::test]
 async fn mqtt5_3_2_2_3_6_a_connect_larger_than_the_broker_takes_is_refused() {

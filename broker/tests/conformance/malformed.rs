@@ -69,6 +69,13 @@ async fn mqtt_2_1_4_a_length_of_more_than_four_bytes_ends_the_connection() {
     }
 }
 
+/// [MQTT-3.3.1-4], [MQTT-3.3.1-2]; 3.1.1 the same
+#[tokio::test]
+async fn mqtt_3_3_1_flags_of_publish_that_make_no_sense_end_the_connection() {
+    are_malformed(Version::V3, &[b"\x36\x06\0\x01t\0\x01x", b"\x38\x04\0\x01tx"]).await;
+    are_malformed(Version::V5, &[b"\x36\x07\0\x01t\0\x01\0x", b"\x38\x05\0\x01t\0x"]).await;
+}
+
 /// [MQTT-2.2.1-3]; 3.1.1: [MQTT-2.3.1-1]
 #[tokio::test]
 async fn mqtt_2_2_1_a_packet_id_of_zero_ends_the_connection() {
@@ -86,6 +93,19 @@ async fn mqtt_2_2_1_a_packet_id_of_zero_ends_the_connection() {
         b"\x82\x07\0\0\0\0\x01t\0",
         b"\xa2\x06\0\0\0\0\x01t",
         b"\x40\x02\0\0",
+    ];
+    are_malformed(Version::V5, &new).await;
+}
+
+/// [MQTT-3.8.3-5]; 3.1.1: [MQTT-3-8.3-4]; a QoS of 3, a retain handling of 3
+#[tokio::test]
+async fn mqtt_3_8_3_reserved_bits_of_a_subscription_end_the_connection() {
+    are_malformed(Version::V3, &[b"\x82\x06\0\x01\0\x01t\x03", b"\x82\x06\0\x01\0\x01t\x04"]).await;
+    let new: [&[u8]; 4] = [
+        b"\x82\x07\0\x01\0\0\x01t\x03",
+        b"\x82\x07\0\x01\0\0\x01t\x30",
+        b"\x82\x07\0\x01\0\0\x01t\x40",
+        b"\x82\x07\0\x01\0\0\x01t\x80",
     ];
     are_malformed(Version::V5, &new).await;
 }
@@ -111,6 +131,43 @@ async fn mqtt_1_5_4_strings_that_are_no_utf_8_end_the_connection() {
         b"\x30\x09\0\x01t\x04\x03\0\x01\xffx",
     ];
     are_malformed(Version::V5, &new).await;
+}
+
+/// [MQTT-1.5.4-2], [MQTT-4.7.3-2]; 3.1.1: [MQTT-1.5.3-2], [MQTT-4.7.3-2]
+#[tokio::test]
+async fn mqtt_1_5_4_a_null_character_ends_the_connection() {
+    let old: [&[u8]; 3] =
+        [b"\x30\x06\0\x03a\0bx", b"\x82\x08\0\x01\0\x03a\0b\0", b"\xa2\x07\0\x01\0\x03a\0b"];
+    are_malformed(Version::V3, &old).await;
+    let new: [&[u8]; 7] = [
+        b"\x30\x07\0\x03a\0b\0x",
+        b"\x82\x09\0\x01\0\0\x03a\0b\0",
+        b"\xa2\x08\0\x01\0\0\x03a\0b",
+        // A user property, a content type, a response topic.
+        b"\x30\x0c\0\x01t\x07\x26\0\x01\0\0\x01bx",
+        b"\x30\x09\0\x01t\x04\x03\0\x01\0x",
+        b"\x30\x09\0\x01t\x04\x08\0\x01\0x",
+        // A reason string.
+        b"\xe0\x06\0\x04\x1f\0\x01\0",
+    ];
+    are_malformed(Version::V5, &new).await;
+}
+
+/// 1.5.4 of both (and 3.1.3.1): in CONNECT as well.
+#[tokio::test]
+async fn mqtt_1_5_4_a_null_character_in_connect_is_refused() {
+    let hub = Hub::start().await;
+    let cases: [(&[u8], &[u8]); 4] = [
+        (b"\x10\x0d\0\x04MQTT\x04\x02\0\x3c\0\x01\0", b""),
+        (b"\x10\x10\0\x04MQTT\x04\x82\0\x3c\0\x01a\0\x01\0", b""),
+        (b"\x10\x0e\0\x04MQTT\x05\x02\0\x3c\0\0\x01\0", b"\x20\x03\0\x81\0"),
+        (b"\x10\x15\0\x04MQTT\x05\x06\0\x3c\0\0\x01a\0\0\x01\0\0\x01x", b"\x20\x03\0\x81\0"),
+    ];
+    for (asked, answer) in cases {
+        let mut client = hub.socket(Version::V5).await;
+        client.send_raw(asked).await;
+        assert_eq!(client.last_bytes().await, answer, "{asked:x?}");
+    }
 }
 
 /// 1.5.4: U+FEFF is part of a string wherever it stands [MQTT-1.5.4-3]; control and private
@@ -145,6 +202,23 @@ async fn mqtt5_2_2_2_properties_out_of_place_end_the_connection() {
         b"\x30\x07\0\x01t\x02\x02\0x",
     ];
     are_malformed(Version::V5, &packets).await;
+}
+
+/// 2.1.4: fields that end behind their packet, and bytes behind the last field
+#[tokio::test]
+async fn mqtt_2_1_4_fields_that_do_not_fit_their_packet_end_the_connection() {
+    let both: [&[u8]; 6] = [
+        b"\x30\x03\0\x09t",
+        b"\x30\x01\0",
+        b"\x40\x01\0",
+        b"\x82\x05\0\x01\0\x09t",
+        b"\xc0\x01x",
+        b"\x62\x03\0\x01\xff",
+    ];
+    for version in BOTH {
+        are_malformed(version, &both).await;
+    }
+    are_malformed(Version::V3, &[b"\x40\x03\0\x01\0", b"\xe0\x01\0"]).await;
 }
 
 /// A packet may come in any pieces.

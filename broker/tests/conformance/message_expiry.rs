@@ -100,3 +100,15 @@ async fn mqtt5_4_3_3_what_was_sent_does_not_expire_any_more() {
     client.send(Packet::PublishComplete(ack2(sent))).await;
     client.hears_nothing().await;
 }
+
+/// 3.3.2.3.3 allows an interval of 0: nobody that is away has it.
+#[tokio::test]
+async fn mqtt5_3_3_2_3_3_an_interval_of_zero_is_no_error() {
+    let hub = Hub::start().await;
+    let mut sender = with_queue(&hub).await;
+    sender.send_raw(b"\x32\x0b\0\x01t\0\x07\x05\x02\0\0\0\0").await;
+    sender.puback(crate::client::id(7)).await;
+    pass(1100).await;
+    let mut client = hub.join(Version::V5, lasting("a")).await;
+    client.hears_nothing().await;
+}
