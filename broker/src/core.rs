@@ -30,7 +30,7 @@ use rmqtt_codec::v5::{DisconnectReasonCode, LastWill, Packet, Subscribe, Unsubsc
 use slab::Slab;
 
 pub(crate) use self::session::{Due, InFlight, NEVER, Session, Subscription, Will};
-pub(crate) use self::share::ShareKey;
+pub(crate) use self::share::{ShareKey, is_filter};
 pub(crate) use self::tree::is_topic;
 use crate::access::Rights;
 use crate::config::Limits;

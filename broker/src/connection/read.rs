@@ -19,7 +19,7 @@ use tokio::time::{Instant, timeout_at};
 use super::greet::ALIASES;
 use super::{Door, Ended};
 use crate::access::Rights;
-use crate::core::{Event, Parting, is_topic};
+use crate::core::{Event, Parting, is_filter, is_topic};
 use crate::message::ConnectionId;
 use crate::outbox::Outbox;
 use crate::packet::{Codec, Version};
@@ -146,10 +146,10 @@ impl Reader {
                 check(&subscribe)?;
                 Event::Subscribe(connection, subscribe)
             }
-            Packet::Unsubscribe(unsubscribe) if unsubscribe.topic_filters.is_empty() => {
-                return Err(protocol("UNSUBSCRIBE without a filter"));
+            Packet::Unsubscribe(unsubscribe) => {
+                unsubscribe.topic_filters.iter().try_for_each(well_formed)?;
+                Event::Unsubscribe(connection, unsubscribe)
             }
-            Packet::Unsubscribe(unsubscribe) => Event::Unsubscribe(connection, unsubscribe),
             Packet::PingRequest => Event::Answer(connection, Packet::PingResponse),
             Packet::Disconnect(disconnect) => return Err(farewell(&disconnect)),
             Packet::Connect(_) => return Err(protocol("a second CONNECT")),
@@ -171,6 +171,11 @@ impl Reader {
             && !properties.subscription_ids.is_empty()
         {
             return Err(protocol("a subscription identifier in a client's PUBLISH"));
+        }
+        if let Some(properties) = &publish.properties
+            && properties.response_topic.as_ref().is_some_and(|topic| !is_topic(topic))
+        {
+            return Err(protocol("a response topic that is no topic"));
         }
         let is_reserved = publish.topic.starts_with('$');
         let event = if is_reserved || !self.rights.may_publish(&publish.topic) {
@@ -206,7 +211,12 @@ impl Reader {
     /// Puts the topic where an alias stands for it, and notes new aliases.
     fn resolve(&mut self, publish: &mut Publish) -> Result<(), Ended> {
         let alias = publish.properties.as_ref().and_then(|properties| properties.topic_alias);
-        let Some(alias) = alias else { return Ok(()) };
+        let Some(alias) = alias else {
+            return match publish.topic.is_empty() {
+                true => Err(protocol("a PUBLISH without a topic")),
+                false => Ok(()),
+            };
+        };
         let invalid = |what: String| {
             Err(Ended::Broken { reason: DisconnectReasonCode::TopicAliasInvalid, what })
         };
@@ -229,9 +239,7 @@ impl Reader {
 
 /// A SUBSCRIBE that breaks the rules of its version ends the connection.
 fn check(subscribe: &Subscribe) -> Result<(), Ended> {
-    if subscribe.topic_filters.is_empty() {
-        return Err(protocol("SUBSCRIBE without a filter"));
-    }
+    subscribe.topic_filters.iter().try_for_each(|(filter, _)| well_formed(filter))?;
     let is_deaf_group = subscribe
         .topic_filters
         .iter()
@@ -255,9 +263,19 @@ fn protocol(what: &str) -> Ended {
 fn malformed(error: &DecodeError) -> Ended {
     let reason = match error {
         DecodeError::MaxSizeExceeded { .. } => DisconnectReasonCode::PacketTooLarge,
+        // SUBSCRIBE or UNSUBSCRIBE without one (MQTT 5, 3.8.3 and 3.10.3).
+        DecodeError::InvalidTopicFilter => DisconnectReasonCode::ProtocolError,
         _ => DisconnectReasonCode::MalformedPacket,
     };
     Ended::Broken { reason, what: error.to_string() }
+}
+
+fn well_formed(filter: &ByteString) -> Result<(), Ended> {
+    if is_filter(filter) {
+        return Ok(());
+    }
+    let what = format!("`{}` is no topic filter", shown(filter));
+    Err(Ended::Broken { reason: DisconnectReasonCode::MalformedPacket, what })
 }
 
 fn shown(topic: &str) -> String {

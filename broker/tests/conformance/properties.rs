@@ -107,6 +107,19 @@ async fn mqtt5_3_1_2_11_6_no_response_information_is_given_unasked() {
     }
 }
 
+/// [MQTT-3.3.2-14]
+#[tokio::test]
+async fn mqtt5_3_3_2_3_5_a_response_topic_with_wildcards_ends_the_connection() {
+    let hub = Hub::start().await;
+    for topic in ["a/+", "#"] {
+        let mut client = hub.join(Version::V5, clean("a")).await;
+        let properties =
+            PublishProperties { response_topic: Some(topic.into()), ..Default::default() };
+        client.send(with(properties, message("t", "x", QoS::AtMostOnce))).await;
+        client.is_ended_for(DisconnectReasonCode::ProtocolError).await;
+    }
+}
+
 /// [MQTT-3.3.4-6]
 #[tokio::test]
 async fn mqtt5_3_3_4_a_client_may_not_publish_with_a_subscription_identifier() {

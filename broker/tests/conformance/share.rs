@@ -178,6 +178,22 @@ async fn mqtt5_3_8_3_1_no_local_on_a_shared_subscription_ends_the_connection() {
     client.is_ended_for(DisconnectReasonCode::ProtocolError).await;
 }
 
+/// [MQTT-4.8.2-1], [MQTT-4.8.2-2]
+#[tokio::test]
+async fn mqtt_4_8_2_a_group_without_a_name_or_a_filter_ends_the_connection() {
+    let hub = Hub::start().await;
+    for version in BOTH {
+        for filter in
+            ["$share/g", "$share//t", "$share/g+/t", "$share/#/t", "$share/g/", "$share/g/a#"]
+        {
+            let mut client = hub.join(version, clean("a")).await;
+            let packet = subscribe(client.next_id(), &[(filter, options(QoS::AtLeastOnce))]);
+            client.send(Packet::Subscribe(packet)).await;
+            client.is_ended_for(DisconnectReasonCode::MalformedPacket).await;
+        }
+    }
+}
+
 /// MQTT 5, 4.8.2: a topic is `$share/…` for nobody: groups see what their filter matches.
 #[tokio::test]
 async fn mqtt_4_8_2_leaving_a_group_leaves_the_plain_subscription() {

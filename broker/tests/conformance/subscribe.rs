@@ -103,3 +103,20 @@ async fn mqtt_3_10_4_unsubscribe_ends_the_subscriptions_that_it_names_letter_by_
         client.hears_nothing().await;
     }
 }
+
+/// [MQTT-3.8.3-2], [MQTT-3.10.3-2]; 3.1.1: [MQTT-3.8.3-3], [MQTT-3.10.3-2]
+#[tokio::test]
+async fn mqtt_3_8_3_a_subscribe_without_a_filter_ends_the_connection() {
+    let hub = Hub::start().await;
+    let cases: [(Version, &[u8]); 4] = [
+        (Version::V3, b"\x82\x02\0\x01"),
+        (Version::V5, b"\x82\x03\0\x01\0"),
+        (Version::V3, b"\xa2\x02\0\x01"),
+        (Version::V5, b"\xa2\x03\0\x01\0"),
+    ];
+    for (version, bytes) in cases {
+        let mut client = hub.join(version, clean("a")).await;
+        client.send_raw(bytes).await;
+        client.is_ended_for(rmqtt_codec::v5::DisconnectReasonCode::ProtocolError).await;
+    }
+}

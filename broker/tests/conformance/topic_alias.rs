@@ -57,6 +57,17 @@ async fn mqtt5_3_3_2_3_4_an_alias_out_of_range_ends_the_connection() {
     client.is_ended_for(DisconnectReasonCode::MalformedPacket).await;
 }
 
+/// 3.3.2.3.4: an alias that stands for nothing, and no topic at all, are Protocol Errors.
+#[tokio::test]
+async fn mqtt5_3_3_2_1_a_message_without_a_topic_ends_the_connection() {
+    let hub = Hub::start().await;
+    for publish in [aliased(3, "", "x"), aliased(0, "", "x")] {
+        let mut client = hub.join(Version::V5, clean("a")).await;
+        client.send(Publish { packet_id: NonZeroU16::new(1), ..publish }).await;
+        client.is_ended_for(DisconnectReasonCode::ProtocolError).await;
+    }
+}
+
 /// [MQTT-3.3.2-7]
 #[tokio::test]
 async fn mqtt5_3_3_2_3_4_aliases_end_with_their_connection() {

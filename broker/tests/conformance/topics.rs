@@ -56,6 +56,28 @@ async fn mqtt_4_7_2_wildcards_at_the_beginning_match_no_topic_of_the_broker() {
     }
 }
 
+/// [MQTT-4.7.1-1], [MQTT-4.7.1-2], [MQTT-4.7.3-1]; 3.1.1: [MQTT-4.7.1-2], [MQTT-4.7.1-3],
+/// [MQTT-4.7.3-1], [MQTT-4.8.0-1]. Whoever sends such a packet is ended (4.13).
+#[tokio::test]
+async fn mqtt_4_7_1_a_filter_that_is_none_ends_the_connection() {
+    let hub = Hub::start().await;
+    for version in BOTH {
+        for filter in ["", "sport/tennis#", "sport/tennis/#/ranking", "#/a", "sport+", "a/+b/c"] {
+            let mut client = hub.join(version, clean("a")).await;
+            let fine = ("fine", options(QoS::AtMostOnce));
+            let packet = subscribe(client.next_id(), &[fine, (filter, options(QoS::AtMostOnce))]);
+            client.send(Packet::Subscribe(packet)).await;
+            client.is_ended_for(DisconnectReasonCode::MalformedPacket).await;
+            let mut client = hub.join(version, clean("a")).await;
+            let (packet_id, user_properties) = (client.next_id(), Vec::new());
+            let topic_filters = vec![filter.into()];
+            let packet = Unsubscribe { packet_id, user_properties, topic_filters };
+            client.send(Packet::Unsubscribe(packet)).await;
+            client.is_ended_for(DisconnectReasonCode::MalformedPacket).await;
+        }
+    }
+}
+
 /// [MQTT-3.3.2-2], [MQTT-4.7.0-1]; 3.1.1: [MQTT-3.3.2-2], [MQTT-4.7.1-1]
 #[tokio::test]
 async fn mqtt_3_3_2_1_a_topic_with_wildcards_ends_the_connection() {
