@@ -68,7 +68,8 @@ pub(super) async fn greet(
             let version = codec.version();
             arrival.receive_max = arrival.receive_max.max(1);
             let reader = Reader::new(door.clone(), connection, codec, buffer, keep_alive)
-                .with_rights(arrival.rights.clone());
+                .with_rights(arrival.rights.clone())
+                .with_expiry(arrival.expiry_seconds);
             let writer = Writer::new(door.clone(), connection, version, *answer.ack)
                 .with_limits(aliases, max_packet);
             Ok(Guest { arrival, reader, writer, keep_alive })

@@ -38,6 +38,8 @@ pub(super) struct Reader {
     rights: Rights,
     aliases: HashMap<NonZeroU16, ByteString>,
     keep_alive: Option<Duration>,
+    /// The session outlives the connection.
+    is_lasting: bool,
     events: Vec<Event>,
 }
 
@@ -58,12 +60,18 @@ impl Reader {
             rights: Rights::default(),
             aliases: HashMap::new(),
             keep_alive: Some(keep_alive).filter(|time| !time.is_zero()),
+            is_lasting: false,
             events: Vec::new(),
         }
     }
 
     pub(super) fn with_rights(mut self, rights: Rights) -> Self {
         self.rights = rights;
+        self
+    }
+
+    pub(super) fn with_expiry(mut self, seconds: u32) -> Self {
+        self.is_lasting = seconds > 0;
         self
     }
 
@@ -151,7 +159,7 @@ impl Reader {
                 Event::Unsubscribe(connection, unsubscribe)
             }
             Packet::PingRequest => Event::Answer(connection, Packet::PingResponse),
-            Packet::Disconnect(disconnect) => return Err(farewell(&disconnect)),
+            Packet::Disconnect(disconnect) => return Err(self.farewell(&disconnect)),
             Packet::Connect(_) => return Err(protocol("a second CONNECT")),
             Packet::Auth(_) => return Err(protocol("AUTH without a method")),
             _ => return Err(protocol("a packet that only brokers send")),
@@ -208,6 +216,17 @@ impl Reader {
         }
     }
 
+    fn farewell(&self, disconnect: &Disconnect) -> Ended {
+        let is_will_void = disconnect.reason_code == DisconnectReasonCode::NormalDisconnection;
+        let asked = disconnect.session_expiry_interval_secs;
+        if !self.is_lasting && asked.is_some_and(|seconds| seconds > 0) {
+            return protocol("a session expiry at DISCONNECT where CONNECT had none");
+        }
+        let most = self.door.config.limits.max_session_expiry_seconds;
+        let expiry_seconds = asked.map(|seconds| seconds.min(most));
+        Ended::Farewell(Parting { is_will_void, expiry_seconds })
+    }
+
     /// Puts the topic where an alias stands for it, and notes new aliases.
     fn resolve(&mut self, publish: &mut Publish) -> Result<(), Ended> {
         let alias = publish.properties.as_ref().and_then(|properties| properties.topic_alias);
@@ -248,12 +267,6 @@ fn check(subscribe: &Subscribe) -> Result<(), Ended> {
         return Err(protocol("No Local on a shared subscription"));
     }
     Ok(())
-}
-
-fn farewell(disconnect: &Disconnect) -> Ended {
-    let is_will_void = disconnect.reason_code == DisconnectReasonCode::NormalDisconnection;
-    let expiry_seconds = disconnect.session_expiry_interval_secs;
-    Ended::Farewell(Parting { is_will_void, expiry_seconds })
 }
 
 fn protocol(what: &str) -> Ended {

@@ -145,3 +145,41 @@ async fn mqtt_3_14_2_2_2_disconnect_changes_the_sessions_expiry() {
     let (_client, is_present) = hub.rejoin(Version::V5, for_seconds("a", 1)).await;
     assert!(is_present, "another session of one second that ended later is over");
 }
+
+/// MQTT 5, 3.14.2.2.2: from zero to another value is a Protocol Error, and no valid DISCONNECT:
+/// the will is published.
+#[tokio::test]
+async fn mqtt_3_14_2_2_2_a_session_without_expiry_cannot_get_one_at_disconnect() {
+    let hub = Hub::start().await;
+    let mut watcher = hub.join(Version::V5, clean("watcher")).await;
+    watcher.subscribe("will", QoS::AtLeastOnce).await;
+    let last_will = Some(will("will", "lost"));
+    let mut client = hub.join(Version::V5, Connect { last_will, ..for_seconds("a", 0) }).await;
+    client.send(with_expiry(10)).await;
+    client.is_ended_for(DisconnectReasonCode::ProtocolError).await;
+    assert_eq!(watcher.heard().await, "lost");
+    let (_client, is_present) = hub.rejoin(Version::V5, for_seconds("a", 0)).await;
+    assert!(!is_present);
+}
+
+/// MQTT 5, 3.2.2.3.2: a broker that keeps sessions for less says so, and holds to it at DISCONNECT
+/// as well.
+#[tokio::test]
+async fn mqtt_3_2_2_3_2_a_shorter_expiry_than_asked_for_is_said() {
+    let hub = Hub::start_with(|config| config.limits.max_session_expiry_seconds = 1).await;
+    let (client, ack) = hub.greet(Version::V5, for_seconds("a", 50)).await;
+    assert_eq!(ack.session_expiry_interval_secs, Some(1));
+    client.leave_with(with_expiry(1000)).await;
+    let (client, ack) = hub.greet(Version::V5, for_seconds("a", 1)).await;
+    assert_eq!(ack.session_expiry_interval_secs, None);
+    assert!(ack.session_present);
+    client.leave_with(with_expiry(1000)).await;
+    let mut watcher = hub.join(Version::V5, clean("watcher")).await;
+    watcher.subscribe("ended", QoS::AtLeastOnce).await;
+    let mut last = will("ended", "now");
+    last.will_delay_interval_sec = Some(1000);
+    drop(hub.join(Version::V5, Connect { last_will: Some(last), ..for_seconds("b", 1) }).await);
+    assert_eq!(watcher.heard().await, "now");
+    let (_client, is_present) = hub.rejoin(Version::V5, for_seconds("a", 1)).await;
+    assert!(!is_present, "it outlived what the broker grants");
+}
