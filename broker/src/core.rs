@@ -220,8 +220,10 @@ impl Core {
             arrival;
         let mut known = self.by_client.get(&client).copied();
         if let Some(key) = known {
-            self.take_over(key, is_clean, effects);
-            if is_clean {
+            // One without expiry ends with its connection, which is now (MQTT 5, 3.1.2.11.2).
+            let is_over = is_clean || self.sessions[key].expiry_seconds == 0;
+            self.take_over(key, is_over, effects);
+            if is_over {
                 self.end(key, effects);
                 known = None;
             }
@@ -256,12 +258,12 @@ impl Core {
     }
 
     /// The client has come back on another connection, or comes back after a while.
-    fn take_over(&mut self, key: usize, is_clean: bool, effects: &mut Effects) {
+    fn take_over(&mut self, key: usize, is_over: bool, effects: &mut Effects) {
         let session = &mut self.sessions[key];
         for at in [session.ends_ms.take(), session.will_at_ms].into_iter().flatten() {
             self.alarms.remove(&(at, key));
         }
-        let mut is_will_due = is_clean && session.will_at_ms.is_some();
+        let mut is_will_due = is_over && session.will_at_ms.is_some();
         session.will_at_ms = None;
         if let Some(online) = session.online.take() {
             self.by_connection.remove(&online.connection);
@@ -269,7 +271,7 @@ impl Core {
             effects.out.push((online.connection, bye));
             // It ended without a DISCONNECT, and is back before any delay is over.
             let is_prompt = |will: &Will| will.delay_seconds == 0;
-            is_will_due = session.will.as_ref().is_some_and(|will| is_clean || is_prompt(will));
+            is_will_due = session.will.as_ref().is_some_and(|will| is_over || is_prompt(will));
         }
         if is_will_due {
             self.publish_will(key, effects);

@@ -36,6 +36,22 @@ async fn mqtt_3_1_4_a_session_with_expiry_goes_on_at_the_newer_connection() {
     }
 }
 
+/// MQTT 5, 3.1.2.11.2: a session without expiry ends when its connection is closed; 3.1.1:
+/// [MQTT-3.1.2-6], state of a clean session is never used again.
+#[tokio::test]
+async fn mqtt_3_1_4_a_session_without_expiry_ends_when_it_is_taken_over() {
+    let hub = Hub::start().await;
+    for version in BOTH {
+        let mut old = hub.join(version, clean("a")).await;
+        old.subscribe("t", QoS::AtLeastOnce).await;
+        let (mut new, is_present) = hub.rejoin(version, lasting("a")).await;
+        assert!(!is_present, "{version:?}");
+        new.publish("t", "mine", QoS::AtLeastOnce).await;
+        new.hears_nothing().await;
+        hub.join(version, clean("a")).await.leave().await;
+    }
+}
+
 /// [MQTT-3.1.2-8], [MQTT-3.1.4-3]: the older connection ended without a DISCONNECT of its own.
 #[tokio::test]
 async fn mqtt_3_1_4_the_will_of_a_client_that_is_taken_over_is_published() {
