@@ -20,7 +20,7 @@ mod tests;
 mod tree;
 mod wills;
 
-use std::collections::{BTreeSet, HashMap};
+use std::collections::{BTreeSet, HashMap, VecDeque};
 use std::num::NonZeroU16;
 use std::sync::Arc;
 
@@ -87,6 +87,8 @@ pub(crate) struct Arrival {
     pub(crate) expiry_seconds: u32,
     /// How many messages of QoS 1 and 2 it takes at a time.
     pub(crate) receive_max: u16,
+    /// How many messages of QoS 2 it may publish before it releases the first.
+    pub(crate) quota: u16,
     pub(crate) will: Option<LastWill>,
     pub(crate) rights: Rights,
 }
@@ -216,8 +218,8 @@ impl Core {
     }
 
     fn connect(&mut self, arrival: Arrival, effects: &mut Effects) {
-        let Arrival { connection, client, is_clean, expiry_seconds, receive_max, will, rights } =
-            arrival;
+        let Arrival { connection, client, is_clean, expiry_seconds, receive_max, .. } = arrival;
+        let Arrival { quota, will, rights, .. } = arrival;
         let mut known = self.by_client.get(&client).copied();
         if let Some(key) = known {
             // One without expiry ends with its connection, which is now (MQTT 5, 3.1.2.11.2).
@@ -232,7 +234,9 @@ impl Core {
         let will = will.map(|will| self.make_will(key, will));
         let session = &mut self.sessions[key];
         let window = usize::from(receive_max.min(self.limits.max_in_flight));
-        session.online = Some(session::Online { connection, window, rights });
+        let quota = usize::from(quota);
+        let again = VecDeque::new();
+        session.online = Some(session::Online { connection, window, quota, again, rights });
         session.expiry_seconds = expiry_seconds;
         session.will = will;
         self.by_connection.insert(connection, key);

@@ -219,6 +219,8 @@ async fn judge(
         is_clean: connect.clean_start,
         expiry_seconds,
         receive_max: connect.receive_max.map_or(u16::MAX, NonZeroU16::get),
+        // A client of 3.1.1 cannot be told of a limit.
+        quota: if is_v5 { limits.receive_max.max(1) } else { u16::MAX },
         will: connect.last_will,
         rights,
     };

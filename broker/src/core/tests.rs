@@ -142,6 +142,7 @@ impl World {
             is_clean: hello.is_clean,
             expiry_seconds: hello.expiry_seconds,
             receive_max: hello.receive_max,
+            quota: Limits::default().receive_max,
             will: hello.will,
             rights: Rights::everything(),
         })));

@@ -41,6 +41,43 @@ async fn mqtt5_4_9_no_more_is_under_way_than_the_client_takes() {
     }
 }
 
+/// [MQTT-3.3.4-9]: what is sent again counts from the beginning, by what the client says now.
+#[tokio::test]
+async fn mqtt5_4_9_what_is_sent_again_is_no_more_than_the_client_takes_now() {
+    let hub = Hub::start().await;
+    let mut client = hub.join(Version::V5, taking(10, lasting("a"))).await;
+    client.subscribe("t", QoS::ExactlyOnce).await;
+    let mut sent = Vec::new();
+    for n in 0..5 {
+        client.publish("t", &n.to_string(), QoS::AtLeastOnce).await;
+        sent.push(client.next().await);
+    }
+    client.publish("t", "released", QoS::ExactlyOnce).await;
+    let released = client.next().await.packet_id.expect("an id");
+    client.received(released).await;
+    client.publish("t", "queued", QoS::AtLeastOnce).await;
+    client.next().await;
+    drop(client);
+    let mut client = hub.join(Version::V5, taking(2, lasting("a"))).await;
+    // PUBREL is no PUBLISH, and does not wait.
+    client.pubrel(released).await;
+    client.send(Packet::PublishComplete(ack2(released))).await;
+    let mut under_way = vec![client.next().await, client.next().await];
+    client.hears_nothing().await;
+    for (n, before) in sent.into_iter().enumerate() {
+        let again = under_way.remove(0);
+        assert_eq!(again, Publish { dup: true, ..before }, "{n}");
+        let packet_id = again.packet_id.expect("an id");
+        client.send(Packet::PublishAck(ack(packet_id))).await;
+        if n < 4 {
+            under_way.push(client.next().await);
+            client.hears_nothing().await;
+        }
+    }
+    assert_eq!(crate::client::text(&under_way[0]), "queued");
+    client.hears_nothing().await;
+}
+
 /// MQTT 5, 3.3.4 and [MQTT-3.3.4-7]: a client that sends more than the broker takes gets 0x93.
 #[tokio::test]
 async fn mqtt5_3_3_4_a_client_that_sends_more_than_the_broker_takes_is_ended() {
@@ -57,6 +94,22 @@ async fn mqtt5_3_3_4_a_client_that_sends_more_than_the_broker_takes_is_ended() {
     client.pubrec(id(4)).await;
     client.send(publish(5)).await;
     client.is_ended_for(DisconnectReasonCode::ReceiveMaximumExceeded).await;
+}
+
+/// 3.1.1 has no receive maximum: its client may have as many messages of QoS 2 under way as there
+/// are packet ids (4.3.3, 2.3.1).
+#[tokio::test]
+async fn mqtt311_4_3_3_a_client_that_cannot_be_told_a_limit_has_none() {
+    let hub = Hub::start_with(|config| config.limits.receive_max = 3).await;
+    let mut client = hub.join(Version::V3, clean("a")).await;
+    for n in 1..=10 {
+        let publish = Publish { packet_id: Some(id(n)), ..message("t", "x", QoS::ExactlyOnce) };
+        client.send(publish).await;
+        client.pubrec(id(n)).await;
+    }
+    for n in 1..=10 {
+        client.release(id(n)).await;
+    }
 }
 
 /// MQTT 5, 3.1.2.11.3: a receive maximum of 0 is a Protocol Error.
