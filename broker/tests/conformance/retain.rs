@@ -172,3 +172,17 @@ async fn mqtt_3_3_1_3_every_matching_retained_message_is_sent() {
         }
     }
 }
+
+/// [MQTT-3.8.3-3]: nothing of its own is forwarded to a client that asked for that.
+#[tokio::test]
+async fn mqtt5_3_8_3_1_no_local_holds_for_retained_messages() {
+    let hub = Hub::start().await;
+    let mut client = joined(&hub, Version::V5).await;
+    client.publish_packet(retained("t", "own", QoS::AtLeastOnce)).await;
+    let no_local = SubscriptionOptions { no_local: true, ..options(QoS::AtLeastOnce) };
+    client.subscribe_with("t", no_local).await;
+    client.hears_nothing().await;
+    let mut other = hub.join(Version::V5, clean("other")).await;
+    other.subscribe_with("t", no_local).await;
+    assert_eq!(other.heard().await, "own");
+}
