@@ -193,6 +193,18 @@ async fn mqtt_3_1_4_a_client_need_not_wait_for_connack() {
     }
 }
 
+/// [MQTT-3.14.0-1]: a client that is wrong before it has its CONNACK is not told so before it.
+#[tokio::test]
+async fn mqtt5_3_14_0_no_disconnect_comes_before_connack() {
+    let hub = Hub::start().await;
+    for _ in 0..20 {
+        let mut client = hub.socket(Version::V5).await;
+        client.send_raw(b"\x10\x0e\0\x04MQTT\x05\x02\0\x3c\0\0\x01a\xd0\0").await;
+        let first = client.last_bytes().await.first().copied();
+        assert!(matches!(first, None | Some(0x20)), "{first:x?}");
+    }
+}
+
 /// [MQTT-4.12.0-1], 3.1.2.11.9: a method that is not supported is refused with 0x8C; data without
 /// a method is a Protocol Error.
 #[tokio::test]

@@ -143,6 +143,30 @@ async fn mqtt5_3_1_2_11_4_a_packet_larger_than_the_client_takes_is_not_sent() {
     }
 }
 
+/// [MQTT-3.1.2-24], [MQTT-3.14.2-3]: other packets do not exceed it either.
+#[tokio::test]
+async fn mqtt5_3_14_2_2_3_a_reason_string_that_makes_the_packet_too_large_is_left_out() {
+    let hub = Hub::start().await;
+    for (size, has_text) in [(20, false), (200, true)] {
+        let connect = Connect { max_packet_size: NonZeroU32::new(size), ..clean("a") };
+        let mut client = hub.join(Version::V5, connect.clone()).await;
+        client.send(connect).await;
+        let bye = client.farewell().await.expect("DISCONNECT");
+        assert_eq!(bye.reason_code, DisconnectReasonCode::ProtocolError);
+        assert_eq!(bye.reason_string.is_some(), has_text);
+    }
+}
+
+/// [MQTT-3.1.2-24]: a client that takes not even its CONNACK is closed.
+#[tokio::test]
+async fn mqtt5_3_1_2_11_4_a_client_that_takes_no_connack_is_closed() {
+    let hub = Hub::start().await;
+    let connect = Connect { max_packet_size: NonZeroU32::new(5), ..clean("a") };
+    let mut client = hub.socket(Version::V5).await;
+    client.send(connect).await;
+    assert_eq!(client.last_bytes().await, b"");
+}
+
 /// [MQTT-3.2.2-15], 3.2.2.3.6: the broker says what it takes, exactly, and 0x95 to what is larger;
 /// 3.1.1 is closed.
 #[tokio::test]
