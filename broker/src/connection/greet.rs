@@ -38,6 +38,13 @@ pub(super) enum NoGuest {
     Refused(ConnectAckReason),
 }
 
+impl NoGuest {
+    /// The client may have been told.
+    pub(super) fn is_said(&self) -> bool {
+        matches!(self, Self::Version | Self::Malformed(_) | Self::Refused(_))
+    }
+}
+
 /// A client that is let in.
 pub(super) struct Guest {
     pub(super) arrival: Arrival,

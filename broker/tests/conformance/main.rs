@@ -25,3 +25,23 @@ mod topics;
 mod will;
 mod wire;
 mod words;
+
+use std::collections::BTreeSet;
+use std::path::Path;
+
+/// docs/CONFORMANCE.md names every test of this suite, and none that is not there.
+#[test]
+fn the_list_of_tests_is_whole() {
+    let here = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let text = |path: &Path| std::fs::read_to_string(path).expect("a readable file");
+    let listed = text(&here.join("../docs/CONFORMANCE.md"));
+    let listed: BTreeSet<_> =
+        listed.split('`').filter(|name| name.starts_with("mqtt")).map(str::to_owned).collect();
+    let mut written = BTreeSet::new();
+    for file in here.join("tests/conformance").read_dir().expect("a directory") {
+        let source = text(&file.expect("a file").path());
+        let names = source.split("async fn ").skip(1).filter_map(|rest| rest.split('(').next());
+        written.extend(names.filter(|name| name.starts_with("mqtt")).map(str::to_owned));
+    }
+    assert_eq!(listed, written);
+}
