@@ -119,7 +119,11 @@ impl Client {
 
     pub(crate) async fn send_raw(&mut self, bytes: &[u8]) {
         // A broker that has closed shows when it is read from.
-        let _ = in_time(self.socket.write_all(bytes)).await;
+        let _ = self.try_send_raw(bytes).await;
+    }
+
+    pub(crate) async fn try_send_raw(&mut self, bytes: &[u8]) -> std::io::Result<()> {
+        in_time(self.socket.write_all(bytes)).await
     }
 
     /// The next packet; `None` once the broker has closed the connection.
@@ -372,9 +376,11 @@ impl Client {
         self.leave_with(Disconnect::default()).await;
     }
 
-    pub(crate) async fn leave_with(mut self, bye: Disconnect) {
+    /// The same; what is answered is the socket, of which the broker has closed its half.
+    pub(crate) async fn leave_with(mut self, bye: Disconnect) -> TcpStream {
         self.send(bye).await;
         assert_eq!(self.ended().await, None);
+        self.socket
     }
 }
 

@@ -29,7 +29,7 @@ async fn mqtt_3_1_2_10_a_silent_client_is_ended_after_one_and_a_half_times_its_k
         client.is_ended_for(DisconnectReasonCode::KeepAliveTimeout).await;
         let after = since.elapsed();
         assert!(
-            after >= Duration::from_millis(1490) && after < Duration::from_secs(4),
+            after >= Duration::from_millis(1490) && after < Duration::from_millis(2900),
             "{after:?}"
         );
         assert_eq!(watcher.heard().await, "silent");

@@ -119,18 +119,17 @@ async fn mqtt_3_14_4_nothing_is_processed_after_disconnect() {
     }
 }
 
-/// MQTT 5, 4.13.1: DISCONNECT comes before the end; what the client sent meanwhile, and the broker
-/// never read, does not take it back.
+/// MQTT 5, 4.13.1: DISCONNECT comes before the end. A client that goes on sending until it has read
+/// why is not reset meanwhile: a reset can take what it has not read yet.
 #[tokio::test]
 async fn mqtt5_4_13_the_reason_reaches_a_client_that_goes_on_sending() {
     let hub = Hub::start().await;
-    for _ in 0..5 {
-        let mut client = hub.join(Version::V5, clean("a")).await;
-        client.send(clean("a")).await;
-        for _ in 0..50 {
-            client.send_raw(&[0xc0, 0].repeat(500)).await;
-            tokio::task::yield_now().await;
-        }
-        client.is_ended_for(DisconnectReasonCode::ProtocolError).await;
+    let mut client = hub.join(Version::V5, clean("a")).await;
+    client.send(clean("a")).await;
+    for n in 0..10 {
+        let sent = client.try_send_raw(&[0xc0, 0]).await;
+        assert!(sent.is_ok(), "{sent:?} after {n}");
+        tokio::time::sleep(std::time::Duration::from_millis(10)).await;
     }
+    client.is_ended_for(DisconnectReasonCode::ProtocolError).await;
 }

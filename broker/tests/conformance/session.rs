@@ -129,10 +129,11 @@ async fn mqtt_3_1_2_11_2_a_session_ends_when_its_time_is_over() {
 #[tokio::test]
 async fn mqtt_3_14_2_2_2_disconnect_changes_the_sessions_expiry() {
     let hub = Hub::start().await;
+    let mut half_open = Vec::new();
     for _ in 0..20 {
         let (client, is_present) = hub.rejoin(Version::V5, for_seconds("a", 1000)).await;
         assert!(!is_present, "it was to end with its connection");
-        client.leave_with(with_expiry(0)).await;
+        half_open.push(client.leave_with(with_expiry(0)).await);
     }
     hub.join(Version::V5, for_seconds("a", 1)).await.leave_with(with_expiry(1000)).await;
     let mut watcher = hub.join(Version::V5, clean("watcher")).await;

@@ -63,9 +63,11 @@ async fn mqtt_3_14_4_a_polite_disconnect_discards_the_will() {
     let hub = Hub::start().await;
     let mut watcher = watcher(&hub).await;
     for version in BOTH {
+        let mut half_open = Vec::new();
         for _ in 0..20 {
             let last = will("will/t", "gone");
-            hub.join(version, with_will(clean("a"), last)).await.leave().await;
+            let client = hub.join(version, with_will(clean("a"), last)).await;
+            half_open.push(client.leave_with(Disconnect::default()).await);
         }
         let mut client = hub.join(version, clean("a")).await;
         client.publish("will/t", "marker", QoS::AtLeastOnce).await;
