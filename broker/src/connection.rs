@@ -13,7 +13,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use rmqtt_codec::v5::DisconnectReasonCode;
-use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite};
 use tokio_util::sync::CancellationToken;
 use tracing::info;
 
@@ -84,6 +84,9 @@ where
         Err(reason) => {
             door.metrics.connections_refused.add(reason.cause(), 1);
             info!(from = %peer.address, %reason, "no client");
+            if reason.is_said() {
+                linger(&mut socket_in).await;
+            }
             return;
         }
     };
@@ -108,13 +111,26 @@ where
         ended = writer.run(&outbox, &mut socket_out) => ended,
         ended = reader.run(&outbox, &mut socket_in) => ended,
     };
+    // Before the client can know of the end: one that is back at once finds its session at rest.
+    here.leave(ended.parting());
     let patience = Duration::from_millis(door.config.write_timeout_ms);
-    let _in_vain = tokio::time::timeout(patience, writer.finish(&ended, &mut socket_out)).await;
+    let last_words = writer.finish(&ended, &mut socket_out);
+    if let Ok(Ok(())) = tokio::time::timeout(patience, last_words).await {
+        linger(&mut socket_in).await;
+    }
     match &ended {
         Ended::Farewell(_) => info!(client.id = %client, "client disconnected"),
         other => info!(client.id = %client, reason = %other, "client lost"),
     }
-    here.parting = ended.parting();
+}
+
+/// Lets a client read the last words. A socket that is closed with something in it to be read is
+/// reset, and what was written to it last is lost.
+async fn linger(socket: &mut (impl AsyncRead + Unpin)) {
+    const LINGER: Duration = Duration::from_millis(500);
+    const LINGER_BYTES: u64 = 256 << 10;
+    let rest = &mut socket.take(LINGER_BYTES);
+    let _gone = tokio::time::timeout(LINGER, tokio::io::copy(rest, &mut tokio::io::sink())).await;
 }
 
 /// A connection that the engine knows of.
@@ -125,12 +141,20 @@ struct Presence {
     parting: Option<Parting>,
 }
 
-impl Drop for Presence {
-    fn drop(&mut self) {
+impl Presence {
+    /// Says once how it ended.
+    fn leave(&mut self, parting: Option<Parting>) {
         self.door.outboxes.remove(self.connection);
-        if let Some(parting) = self.parting {
+        self.parting = None;
+        if let Some(parting) = parting {
             // In its place behind all that the client sent.
             self.door.lane.send_now(Event::Leave(self.connection, parting));
         }
+    }
+}
+
+impl Drop for Presence {
+    fn drop(&mut self) {
+        self.leave(self.parting);
     }
 }

@@ -21,7 +21,7 @@ mod tests;
 mod tree;
 mod wills;
 
-use std::collections::{BTreeSet, HashMap};
+use std::collections::{BTreeSet, HashMap, VecDeque};
 use std::num::NonZeroU16;
 use std::sync::Arc;
 
@@ -31,7 +31,7 @@ use rmqtt_codec::v5::{DisconnectReasonCode, LastWill, Packet, Subscribe, Unsubsc
 use slab::Slab;
 
 pub(crate) use self::session::{Due, InFlight, NEVER, Session, Subscription, Will};
-pub(crate) use self::share::ShareKey;
+pub(crate) use self::share::{ShareKey, is_filter};
 pub(crate) use self::tree::is_topic;
 use crate::access::Rights;
 use crate::accounts::{Accounts, SharedRights};
@@ -93,6 +93,8 @@ pub(crate) struct Arrival {
     pub(crate) expiry_seconds: u32,
     /// How many messages of QoS 1 and 2 it takes at a time.
     pub(crate) receive_max: u16,
+    /// How many messages of QoS 2 it may publish before it releases the first.
+    pub(crate) quota: u16,
     pub(crate) will: Option<LastWill>,
     /// Shared with the connection, which judges what is published by them.
     pub(crate) rights: SharedRights,
@@ -253,7 +255,7 @@ impl Core {
 
     fn connect(&mut self, arrival: Arrival, effects: &mut Effects) {
         let Arrival { connection, user, client, is_clean, expiry_seconds, .. } = arrival;
-        let Arrival { receive_max, will, rights, facts, .. } = arrival;
+        let Arrival { receive_max, quota, will, rights, facts, .. } = arrival;
         let Some(now) = self.accounts.rights(user.as_deref(), &client) else {
             // Its account went while it came in.
             effects.out.push((connection, Out::Close(DisconnectReasonCode::NotAuthorized)));
@@ -263,8 +265,10 @@ impl Core {
         let client = (user, client);
         let mut known = self.by_client.get(&client).copied();
         if let Some(key) = known {
-            self.take_over(key, is_clean, effects);
-            if is_clean {
+            // One without expiry ends with its connection, which is now (MQTT 5, 3.1.2.11.2).
+            let is_over = is_clean || self.sessions[key].expiry_seconds == 0;
+            self.take_over(key, is_over, effects);
+            if is_over {
                 self.end(key, effects);
                 known = None;
             }
@@ -273,8 +277,11 @@ impl Core {
         let will = will.map(|will| self.make_will(key, will));
         let session = &mut self.sessions[key];
         let window = usize::from(receive_max.min(self.limits.max_in_flight));
+        let quota = usize::from(quota);
+        let again = VecDeque::new();
         session.rights = now;
-        session.online = Some(session::Online { connection, window, rights, facts });
+        session.online =
+            Some(session::Online { connection, window, quota, again, rights, facts });
         session.expiry_seconds = expiry_seconds;
         session.will = will;
         self.by_connection.insert(connection, key);
@@ -301,12 +308,12 @@ impl Core {
     }
 
     /// The client has come back on another connection, or comes back after a while.
-    fn take_over(&mut self, key: usize, is_clean: bool, effects: &mut Effects) {
+    fn take_over(&mut self, key: usize, is_over: bool, effects: &mut Effects) {
         let session = &mut self.sessions[key];
         for at in [session.ends_ms.take(), session.will_at_ms].into_iter().flatten() {
             self.alarms.remove(&(at, key));
         }
-        let mut is_will_due = is_clean && session.will_at_ms.is_some();
+        let mut is_will_due = is_over && session.will_at_ms.is_some();
         session.will_at_ms = None;
         if let Some(online) = session.online.take() {
             self.by_connection.remove(&online.connection);
@@ -314,7 +321,7 @@ impl Core {
             effects.out.push((online.connection, bye));
             // It ended without a DISCONNECT, and is back before any delay is over.
             let is_prompt = |will: &Will| will.delay_seconds == 0;
-            is_will_due = session.will.as_ref().is_some_and(|will| is_clean || is_prompt(will));
+            is_will_due = session.will.as_ref().is_some_and(|will| is_over || is_prompt(will));
         }
         if is_will_due {
             self.publish_will(key, effects);

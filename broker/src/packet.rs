@@ -1,6 +1,9 @@
 //! Packets off and onto the wire, in the client's version of MQTT. Inside the broker there is one:
 //! what 3.1.1 says is said in the words of 5.
 
+mod frame;
+mod text;
+
 use std::num::NonZeroU16;
 
 use bytes::{Buf, BufMut, Bytes, BytesMut};
@@ -68,14 +71,15 @@ pub(crate) fn greeting(bytes: &[u8]) -> Option<Greeting> {
 #[derive(Debug)]
 pub(crate) struct Codec {
     version: Version,
+    limit_bytes: u32,
     v3: v3::Codec,
     v5: v5::Codec,
 }
 
 impl Codec {
-    /// `limit_bytes` is the largest packet that is read.
+    /// `limit_bytes` is the largest packet that is read, all of it counted; 0 for any.
     pub(crate) fn new(version: Version, limit_bytes: u32) -> Self {
-        Self { version, v3: v3::Codec::new(limit_bytes), v5: v5::Codec::new(limit_bytes, 0) }
+        Self { version, limit_bytes, v3: v3::Codec::new(0), v5: v5::Codec::new(0, 0) }
     }
 
     pub(crate) fn version(&self) -> Version {
@@ -87,9 +91,15 @@ impl Codec {
     /// # Errors
     /// When it is none that a client may send.
     pub(crate) fn read(&mut self, buffer: &mut BytesMut) -> Result<Option<Packet>, DecodeError> {
-        match self.version {
-            Version::V5 => Ok(self.v5.decode(buffer)?.map(|(packet, _)| packet)),
-            Version::V3 => self.v3.decode(buffer)?.map(|(packet, _)| modern(packet)).transpose(),
+        let Some(length) = frame::whole(buffer, self.limit_bytes)? else { return Ok(None) };
+        frame::judge(&mut buffer[..length], self.version)?;
+        let packet = match self.version {
+            Version::V5 => self.v5.decode(buffer)?.map(|(packet, _)| packet),
+            Version::V3 => self.v3.decode(buffer)?.map(|(packet, _)| modern(packet)).transpose()?,
+        };
+        match packet {
+            Some(packet) if text::has_null(&packet) => Err(DecodeError::Utf8Error),
+            packet => Ok(packet),
         }
     }
 
@@ -275,7 +285,7 @@ fn ancient(packet: Packet) -> Option<v3::Packet> {
     use v3::SubscribeReturnCode::{Failure, Success};
     Some(match packet {
         Packet::ConnectAck(ack) => v3::Packet::ConnectAck(v3::ConnectAck {
-            return_code: refusal(ack.reason_code),
+            return_code: refusal(ack.reason_code)?,
             session_present: ack.session_present,
         }),
         Packet::PublishAck(ack) => v3::Packet::PublishAck { packet_id: ack.packet_id },
@@ -301,17 +311,22 @@ fn ancient(packet: Packet) -> Option<v3::Packet> {
     })
 }
 
-/// The return code of CONNACK that comes nearest.
-fn refusal(reason: ConnectAckReason) -> v3::ConnectAckReason {
+/// The return code of CONNACK that comes nearest; `None` for a CONNECT that is none, which 3.1.1
+/// does not answer (3.1.4).
+fn refusal(reason: ConnectAckReason) -> Option<v3::ConnectAckReason> {
     use v3::ConnectAckReason as Old;
-    match reason {
+    Some(match reason {
+        ConnectAckReason::MalformedPacket
+        | ConnectAckReason::ProtocolError
+        | ConnectAckReason::PacketTooLarge
+        | ConnectAckReason::TopicNameInvalid => return None,
         ConnectAckReason::Success => Old::ConnectionAccepted,
         ConnectAckReason::UnsupportedProtocolVersion => Old::UnacceptableProtocolVersion,
         ConnectAckReason::ClientIdentifierNotValid => Old::IdentifierRejected,
         ConnectAckReason::BadUserNameOrPassword => Old::BadUserNameOrPassword,
         ConnectAckReason::NotAuthorized | ConnectAckReason::Banned => Old::NotAuthorized,
         _ => Old::ServiceUnavailable,
-    }
+    })
 }
 
 #[cfg(test)]

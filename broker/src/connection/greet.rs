@@ -7,6 +7,7 @@ use std::time::Duration;
 use arc_swap::ArcSwap;
 use bytes::BytesMut;
 use bytestring::ByteString;
+use rmqtt_codec::error::DecodeError;
 use rmqtt_codec::v5::{Connect, ConnectAck, ConnectAckReason, Packet};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 
@@ -36,8 +37,8 @@ pub(super) enum NoGuest {
     Foreign,
     #[error("a version of MQTT that is not served")]
     Version,
-    #[error("malformed CONNECT: {0}")]
-    Malformed(String),
+    #[error("malformed CONNECT: {1}")]
+    Malformed(ConnectAckReason, String),
     #[error("refused: {0:?}")]
     Refused(ConnectAckReason),
     #[error("refused: {0}")]
@@ -52,13 +53,30 @@ impl NoGuest {
             Self::Gone => Refused::Gone,
             Self::Foreign => Refused::NotMqtt,
             Self::Version => Refused::Version,
-            Self::Malformed(_) => Refused::Malformed,
+            Self::Malformed(..) => Refused::Malformed,
             Self::Refused(ConnectAckReason::BadAuthenticationMethod) => {
                 Refused::AuthenticationMethod
             }
             Self::Refused(ConnectAckReason::ClientIdentifierNotValid) => Refused::ClientId,
             Self::Refused(_) => Refused::Will,
             Self::NotAdmitted(refusal) => refusal.cause(),
+        }
+    }
+}
+
+impl NoGuest {
+    /// The client may have been told.
+    pub(super) fn is_said(&self) -> bool {
+        !matches!(self, Self::Late | Self::Gone | Self::Foreign)
+    }
+
+    /// How it is said in CONNACK.
+    fn reason(&self) -> ConnectAckReason {
+        match self {
+            Self::Late | Self::Gone | Self::Foreign => ConnectAckReason::UnspecifiedError,
+            Self::Version => ConnectAckReason::UnsupportedProtocolVersion,
+            Self::Malformed(reason, _) | Self::Refused(reason) => *reason,
+            Self::NotAdmitted(refusal) => refusal.reason(),
         }
     }
 }
@@ -97,28 +115,34 @@ pub(super) async fn greet(
             let notices = Arc::new(Notices::new((arrival.user.clone(), arrival.client.clone())));
             let (mine, yours) = (notices.clone(), notices.clone());
             let reader =
-                Reader::new(door.clone(), connection, codec, buffer, keep_alive, rights, mine);
+                Reader::new(door.clone(), connection, codec, buffer, keep_alive, rights, mine)
+                    .with_expiry(arrival.expiry_seconds);
             let writer = Writer::new(door.clone(), connection, version, *answer.ack, yours)
                 .with_limits(aliases, max_packet);
             Ok(Guest { arrival, reader, writer, keep_alive, notices })
         }
         Err(reason) => {
-            let reason_code = match &reason {
-                NoGuest::NotAdmitted(refusal) => refusal.reason(),
-                NoGuest::Refused(reason) => *reason,
-                _ => ConnectAckReason::UnspecifiedError,
-            };
-            let reason_string = Some(reason.to_string().into());
-            let ack = ConnectAck { reason_code, reason_string, ..ConnectAck::default() };
-            let mut out = BytesMut::new();
-            if codec.write(Packet::ConnectAck(Box::new(ack)), &mut out).is_ok() {
-                // A client that is gone needs no refusal.
-                let _ = tokio::time::timeout(limit, socket_out.write_all(&out)).await;
-                let _ = socket_out.shutdown().await;
-            }
+            // A client that is gone needs no refusal.
+            let _ = tokio::time::timeout(limit, refuse(&mut codec, &reason, socket_out)).await;
             Err(reason)
         }
     }
+}
+
+/// CONNACK where the version has a word for it, and the end.
+async fn refuse(
+    codec: &mut Codec,
+    reason: &NoGuest,
+    socket_out: &mut (impl AsyncWrite + Unpin),
+) -> std::io::Result<()> {
+    let reason_code = reason.reason();
+    let reason_string = Some(reason.to_string().into());
+    let ack = ConnectAck { reason_code, reason_string, ..ConnectAck::default() };
+    let mut out = BytesMut::new();
+    if codec.write(Packet::ConnectAck(Box::new(ack)), &mut out).is_ok() {
+        socket_out.write_all(&out).await?;
+    }
+    socket_out.shutdown().await
 }
 
 async fn hello(
@@ -150,8 +174,21 @@ async fn hello(
             // The greeting was a CONNECT's.
             Ok(Some(_)) => return Err(NoGuest::Foreign),
             Ok(None) => fill(buffer).await?,
-            Err(error) => return Err(NoGuest::Malformed(error.to_string())),
+            Err(error) => {
+                let reason = NoGuest::Malformed(malformed(&error), error.to_string());
+                // It may be gone.
+                let _ = refuse(&mut codec, &reason, socket_out).await;
+                return Err(reason);
+            }
         }
+    }
+}
+
+fn malformed(error: &DecodeError) -> ConnectAckReason {
+    match error {
+        DecodeError::MaxSizeExceeded { .. } => ConnectAckReason::PacketTooLarge,
+        DecodeError::InvalidClientId => ConnectAckReason::ClientIdentifierNotValid,
+        _ => ConnectAckReason::MalformedPacket,
     }
 }
 
@@ -178,13 +215,13 @@ async fn judge(
     if connect.auth_method.is_some() {
         return refused(ConnectAckReason::BadAuthenticationMethod);
     }
-    if connect.client_id.len() > limits.max_client_id_bytes || connect.client_id.contains('\0') {
+    if connect.auth_data.is_some() {
+        return refused(ConnectAckReason::ProtocolError);
+    }
+    if connect.client_id.len() > limits.max_client_id_bytes {
         return refused(ConnectAckReason::ClientIdentifierNotValid);
     }
     let is_unnamed = connect.client_id.is_empty();
-    if is_unnamed && !connect.clean_start && !is_v5 {
-        return refused(ConnectAckReason::ClientIdentifierNotValid);
-    }
     let client = match is_unnamed {
         true => ByteString::from(format!("assigned-{}", uuid::Uuid::new_v4().simple())),
         false => connect.client_id.to_string().into(),
@@ -240,6 +277,8 @@ async fn judge(
         is_clean: connect.clean_start,
         expiry_seconds,
         receive_max: connect.receive_max.map_or(u16::MAX, NonZeroU16::get),
+        // A client of 3.1.1 cannot be told of a limit.
+        quota: if is_v5 { limits.receive_max.max(1) } else { u16::MAX },
         will: connect.last_will,
         rights: Arc::new(ArcSwap::from_pointee(rights)),
         facts: Arc::new(facts),

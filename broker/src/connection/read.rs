@@ -19,7 +19,7 @@ use tokio::time::{Instant, timeout_at};
 use super::greet::ALIASES;
 use super::{Door, Ended};
 use crate::accounts::SharedRights;
-use crate::core::{Event, Parting, is_topic};
+use crate::core::{Event, Parting, is_filter, is_topic};
 use crate::message::ConnectionId;
 use crate::notice::Notices;
 use crate::outbox::Outbox;
@@ -43,6 +43,8 @@ pub(super) struct Reader {
     rights: SharedRights,
     aliases: HashMap<NonZeroU16, ByteString>,
     keep_alive: Option<Duration>,
+    /// The session outlives the connection.
+    is_lasting: bool,
     events: Vec<Event>,
     notices: Arc<Notices>,
 }
@@ -66,9 +68,15 @@ impl Reader {
             rights,
             aliases: HashMap::new(),
             keep_alive: Some(keep_alive).filter(|time| !time.is_zero()),
+            is_lasting: false,
             events: Vec::new(),
             notices,
         }
+    }
+
+    pub(super) fn with_expiry(mut self, seconds: u32) -> Self {
+        self.is_lasting = seconds > 0;
+        self
     }
 
     /// Reads until the connection ends.
@@ -165,12 +173,12 @@ impl Reader {
                 check(&subscribe)?;
                 Event::Subscribe(connection, subscribe)
             }
-            Packet::Unsubscribe(unsubscribe) if unsubscribe.topic_filters.is_empty() => {
-                return Err(protocol("UNSUBSCRIBE without a filter"));
+            Packet::Unsubscribe(unsubscribe) => {
+                unsubscribe.topic_filters.iter().try_for_each(well_formed)?;
+                Event::Unsubscribe(connection, unsubscribe)
             }
-            Packet::Unsubscribe(unsubscribe) => Event::Unsubscribe(connection, unsubscribe),
             Packet::PingRequest => Event::Answer(connection, Packet::PingResponse),
-            Packet::Disconnect(disconnect) => return Err(farewell(&disconnect)),
+            Packet::Disconnect(disconnect) => return Err(self.farewell(&disconnect)),
             Packet::Connect(_) => return Err(protocol("a second CONNECT")),
             Packet::Auth(_) => return Err(protocol("AUTH without a method")),
             _ => return Err(protocol("a packet that only brokers send")),
@@ -193,6 +201,11 @@ impl Reader {
             && !properties.subscription_ids.is_empty()
         {
             return Err(protocol("a subscription identifier in a client's PUBLISH"));
+        }
+        if let Some(properties) = &publish.properties
+            && properties.response_topic.as_ref().is_some_and(|topic| !is_topic(topic))
+        {
+            return Err(protocol("a response topic that is no topic"));
         }
         let rights = self.rights.load();
         let is_kept = publish.retain && !publish.payload.is_empty();
@@ -231,10 +244,26 @@ impl Reader {
         }
     }
 
+    fn farewell(&self, disconnect: &Disconnect) -> Ended {
+        let is_will_void = disconnect.reason_code == DisconnectReasonCode::NormalDisconnection;
+        let asked = disconnect.session_expiry_interval_secs;
+        if !self.is_lasting && asked.is_some_and(|seconds| seconds > 0) {
+            return protocol("a session expiry at DISCONNECT where CONNECT had none");
+        }
+        let most = self.door.config.limits.max_session_expiry_seconds;
+        let expiry_seconds = asked.map(|seconds| seconds.min(most));
+        Ended::Farewell(Parting { is_will_void, expiry_seconds })
+    }
+
     /// Puts the topic where an alias stands for it, and notes new aliases.
     fn resolve(&mut self, publish: &mut Publish) -> Result<(), Ended> {
         let alias = publish.properties.as_ref().and_then(|properties| properties.topic_alias);
-        let Some(alias) = alias else { return Ok(()) };
+        let Some(alias) = alias else {
+            return match publish.topic.is_empty() {
+                true => Err(protocol("a PUBLISH without a topic")),
+                false => Ok(()),
+            };
+        };
         let invalid = |what: String| {
             Err(Ended::Broken { reason: DisconnectReasonCode::TopicAliasInvalid, what })
         };
@@ -257,9 +286,7 @@ impl Reader {
 
 /// A SUBSCRIBE that breaks the rules of its version ends the connection.
 fn check(subscribe: &Subscribe) -> Result<(), Ended> {
-    if subscribe.topic_filters.is_empty() {
-        return Err(protocol("SUBSCRIBE without a filter"));
-    }
+    subscribe.topic_filters.iter().try_for_each(|(filter, _)| well_formed(filter))?;
     let is_deaf_group = subscribe
         .topic_filters
         .iter()
@@ -270,12 +297,6 @@ fn check(subscribe: &Subscribe) -> Result<(), Ended> {
     Ok(())
 }
 
-fn farewell(disconnect: &Disconnect) -> Ended {
-    let is_will_void = disconnect.reason_code == DisconnectReasonCode::NormalDisconnection;
-    let expiry_seconds = disconnect.session_expiry_interval_secs;
-    Ended::Farewell(Parting { is_will_void, expiry_seconds })
-}
-
 fn protocol(what: &str) -> Ended {
     Ended::Broken { reason: DisconnectReasonCode::ProtocolError, what: what.into() }
 }
@@ -283,9 +304,19 @@ fn protocol(what: &str) -> Ended {
 fn malformed(error: &DecodeError) -> Ended {
     let reason = match error {
         DecodeError::MaxSizeExceeded { .. } => DisconnectReasonCode::PacketTooLarge,
+        // SUBSCRIBE or UNSUBSCRIBE without one (MQTT 5, 3.8.3 and 3.10.3).
+        DecodeError::InvalidTopicFilter => DisconnectReasonCode::ProtocolError,
         _ => DisconnectReasonCode::MalformedPacket,
     };
     Ended::Broken { reason, what: error.to_string() }
+}
+
+fn well_formed(filter: &ByteString) -> Result<(), Ended> {
+    if is_filter(filter) {
+        return Ok(());
+    }
+    let what = format!("`{}` is no topic filter", shown(filter));
+    Err(Ended::Broken { reason: DisconnectReasonCode::MalformedPacket, what })
 }
 
 fn shown(topic: &str) -> String {

@@ -32,6 +32,8 @@ pub(super) struct Writer {
     connection: ConnectionId,
     codec: Codec,
     ack: Option<Box<ConnectAck>>,
+    /// CONNACK is written: nothing else comes before it.
+    is_greeted: bool,
     /// Topics that the client knows an alias of.
     aliases: HashMap<ByteString, NonZeroU16>,
     max_aliases: u16,
@@ -53,6 +55,7 @@ impl Writer {
             connection,
             codec: Codec::new(version, 0),
             ack: Some(Box::new(ack)),
+            is_greeted: false,
             aliases: HashMap::new(),
             max_aliases: 0,
             max_packet: usize::MAX,
@@ -108,8 +111,10 @@ impl Writer {
         socket: &mut (impl AsyncWrite + Unpin),
     ) -> std::io::Result<()> {
         let reason = match ended {
-            Ended::Broken { reason, .. } | Ended::Closed(reason) => Some((*reason, ended)),
-            Ended::Farewell(_) | Ended::Gone | Ended::Io(_) => None,
+            Ended::Broken { reason, .. } | Ended::Closed(reason) if self.is_greeted => {
+                Some((*reason, ended))
+            }
+            _ => None,
         };
         if let Some((reason_code, why)) = reason {
             let reason_string = match why {
@@ -117,7 +122,9 @@ impl Writer {
                 _ => None,
             };
             let bye = Disconnect { reason_code, reason_string, ..Disconnect::default() };
-            self.write(Packet::Disconnect(bye));
+            if self.write(Packet::Disconnect(bye.clone())).is_some() {
+                self.write(Packet::Disconnect(Disconnect { reason_string: None, ..bye }));
+            }
             self.flush(socket).await?;
         }
         socket.shutdown().await
@@ -129,22 +136,30 @@ impl Writer {
             Out::Accept { is_resumed } => {
                 if let Some(mut ack) = self.ack.take() {
                     ack.session_present = is_resumed;
-                    self.write(Packet::ConnectAck(ack));
+                    let refused = self.write(Packet::ConnectAck(ack));
+                    self.is_greeted = refused.is_none();
+                    return refused;
                 }
             }
-            Out::Packet(packet) => self.write(packet),
+            Out::Packet(packet) => return self.write(packet),
             Out::Publish(sent) => self.publish(&sent, now_ms),
             Out::Close(reason) => return Some(reason),
         }
         None
     }
 
-    fn write(&mut self, packet: Packet) {
+    /// Adds a packet; the reason to close where the client does not take one of its size.
+    fn write(&mut self, packet: Packet) -> Option<DisconnectReasonCode> {
         let before = self.frames.tail.len();
         if let Err(error) = self.codec.write(packet, &mut self.frames.tail) {
             tracing::error!(%error, "an answer cannot be written");
             self.frames.tail.truncate(before);
         }
+        let is_too_large = self.frames.tail.len() - before > self.max_packet;
+        if is_too_large {
+            self.frames.tail.truncate(before);
+        }
+        is_too_large.then_some(DisconnectReasonCode::PacketTooLarge)
     }
 
     fn publish(&mut self, sent: &Delivery, now_ms: u64) {

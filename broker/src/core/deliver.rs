@@ -50,6 +50,14 @@ impl Core {
         let now_ms = self.now_ms;
         while self.sessions[key].has_room() {
             let session = &mut self.sessions[key];
+            if let Some(online) = &mut session.online
+                && let Some(id) = online.again.pop_front()
+            {
+                let sent = session.in_flight.iter().find(|sent| sent.packet_id == id);
+                let out = sent.map(|sent| Out::Publish(sent.delivery(true)));
+                effects.out.extend(out.map(|out| (online.connection, out)));
+                continue;
+            }
             let Some(due) = session.queue.pop_front() else { return };
             session.queued_bytes -= due.message.weight();
             if due.message.has_expired(now_ms) {
@@ -82,6 +90,9 @@ impl Core {
         let Some(sent) = session.sent(id).and_then(|at| session.in_flight.remove(at)) else {
             return;
         };
+        if let Some(online) = &mut session.online {
+            online.again.retain(|waiting| *waiting != id);
+        }
         self.settle(key, &sent.due, effects);
         self.fill(key, effects);
     }
@@ -108,15 +119,16 @@ impl Core {
         effects.out.push((connection, release(id, reason_code)));
     }
 
-    /// What was under way when the last connection ended, then what is queued.
+    /// What was under way when the last connection ended, then what is queued, as far as the client
+    /// takes it now. PUBREL is no message, and waits for nothing (MQTT 5, 4.9).
     pub(super) fn resend(&mut self, key: usize, effects: &mut Effects) {
-        let session = &self.sessions[key];
-        if let Some(online) = &session.online {
-            let again = session.in_flight.iter().map(|sent| match sent.is_received {
-                true => release(sent.packet_id, PublishAck2Reason::Success),
-                false => Out::Publish(sent.delivery(true)),
-            });
-            effects.out.extend(again.map(|out| (online.connection, out)));
+        let session = &mut self.sessions[key];
+        if let Some(online) = &mut session.online {
+            let (received, waiting): (Vec<_>, Vec<_>) =
+                session.in_flight.iter().partition(|sent| sent.is_received);
+            let release = |sent: &InFlight| release(sent.packet_id, PublishAck2Reason::Success);
+            effects.out.extend(received.into_iter().map(|sent| (online.connection, release(sent))));
+            online.again = waiting.into_iter().map(|sent| sent.packet_id).collect();
         }
         self.fill(key, effects);
     }
@@ -135,6 +147,10 @@ impl Core {
             .into_iter()
             .partition(|sent| sent.is_received || may(&sent.due));
         session.in_flight = kept;
+        if let Some(online) = &mut session.online {
+            let in_flight = &session.in_flight;
+            online.again.retain(|id| in_flight.iter().any(|sent| sent.packet_id == *id));
+        }
         for due in unsent.into_iter().map(|sent| sent.due).chain(lost) {
             effects.counts.refused += 1;
             let (session, topic) = (&mut self.sessions[key], &due.message.topic);

@@ -51,7 +51,8 @@ impl Core {
                 effects.out.push((connection, received(id)));
                 return;
             }
-            if session.received.len() >= usize::from(self.limits.receive_max) {
+            let quota = session.online.as_ref().map_or(0, |online| online.quota);
+            if session.received.len() >= quota {
                 let bye = Out::Close(DisconnectReasonCode::ReceiveMaximumExceeded);
                 effects.out.push((connection, bye));
                 return;

@@ -62,6 +62,11 @@ pub(crate) struct Online {
     pub(crate) connection: ConnectionId,
     /// How many messages of QoS 1 and 2 may be under way to it.
     pub(crate) window: usize,
+    /// How many messages of QoS 2 it may publish before it releases the first.
+    pub(crate) quota: usize,
+    /// What was under way when the last connection ended, and is to be sent again as soon as there
+    /// is room for it.
+    pub(crate) again: VecDeque<NonZeroU16>,
     /// What the connection judges by.
     pub(crate) rights: SharedRights,
     pub(crate) facts: Arc<Facts>,
@@ -124,7 +129,10 @@ impl Session {
 
     /// True while one more message of QoS 1 or 2 may be sent.
     pub(crate) fn has_room(&self) -> bool {
-        self.online.as_ref().is_some_and(|online| self.in_flight.len() < online.window)
+        let has_room = |online: &Online| {
+            self.in_flight.len().saturating_sub(online.again.len()) < online.window
+        };
+        self.online.as_ref().is_some_and(has_room)
     }
 
     /// A line for the log, if there was not too much of it.

@@ -57,6 +57,11 @@ pub(crate) fn parse(text: &ByteString) -> Option<(Option<ByteString>, ByteString
     (is_fine && super::tree::is_filter(filter)).then(|| (Some(group.into()), filter.into()))
 }
 
+/// True for what clients may subscribe to, by themselves or in a group.
+pub(crate) fn is_filter(text: &ByteString) -> bool {
+    parse(text).is_some()
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

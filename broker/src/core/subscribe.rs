@@ -218,6 +218,7 @@ impl Core {
         let messages: Vec<_> = self
             .retained
             .matching(filter)
+            .filter(|message| !(found.options.no_local && message.from == session.serial))
             .filter(|message| !message.has_expired(now_ms) && may_read(&message.topic))
             .cloned()
             .collect();

@@ -147,6 +147,7 @@ impl World {
             is_clean: hello.is_clean,
             expiry_seconds: hello.expiry_seconds,
             receive_max: hello.receive_max,
+            quota: Limits::default().receive_max,
             will: hello.will,
             rights: Arc::new(ArcSwap::from_pointee(Rights::everything())),
             facts: Arc::new(Facts {
