@@ -70,12 +70,15 @@ pub(crate) struct Codec {
     version: Version,
     v3: v3::Codec,
     v5: v5::Codec,
+    limit_bytes: u32,
+    missing: usize,
 }
 
 impl Codec {
     /// `limit_bytes` is the largest packet that is read.
     pub(crate) fn new(version: Version, limit_bytes: u32) -> Self {
-        Self { version, v3: v3::Codec::new(limit_bytes), v5: v5::Codec::new(limit_bytes, 0) }
+        let (v3, v5) = (v3::Codec::new(limit_bytes), v5::Codec::new(limit_bytes, 0));
+        Self { version, v3, v5, limit_bytes, missing: 0 }
     }
 
     pub(crate) fn version(&self) -> Version {
@@ -87,10 +90,22 @@ impl Codec {
     /// # Errors
     /// When it is none that a client may send.
     pub(crate) fn read(&mut self, buffer: &mut BytesMut) -> Result<Option<Packet>, DecodeError> {
+        // One that is too long is the decoder's to refuse.
+        let whole = length(buffer).filter(|(_, rest)| *rest <= self.limit_bytes as usize);
+        self.missing = whole.map_or(0, |(head, rest)| (head + rest).saturating_sub(buffer.len()));
+        if self.missing > 0 {
+            return Ok(None);
+        }
         match self.version {
             Version::V5 => Ok(self.v5.decode(buffer)?.map(|(packet, _)| packet)),
             Version::V3 => self.v3.decode(buffer)?.map(|(packet, _)| modern(packet)).transpose(),
         }
+    }
+
+    /// How much is missing of the packet that the last read found the beginning of; 0 where that
+    /// cannot be told.
+    pub(crate) fn missing(&self) -> usize {
+        self.missing
     }
 
     /// Appends a packet; what the client's version does not have is left out.
@@ -181,6 +196,14 @@ impl Codec {
         whole.advance(1 + length + 2);
         Ok(whole.freeze())
     }
+}
+
+/// How long the head of a packet is, and what follows it; `None` before it can be told.
+fn length(bytes: &[u8]) -> Option<(usize, usize)> {
+    let lengths = bytes.get(1..)?;
+    let last = lengths.iter().take(4).position(|byte| byte & 0x80 == 0)?;
+    let digits = lengths[..=last].iter().rev();
+    Some((last + 2, digits.fold(0, |all, byte| all << 7 | usize::from(byte & 0x7f))))
 }
 
 fn put_length(mut length: usize, out: &mut BytesMut) {
@@ -336,6 +359,32 @@ mod tests {
         assert!(refused(b"\x10\x0e\0\x06MQIsdp\x03\x02\0\x3c\0\0"));
         assert!(refused(b"\x10\x0c\0\x04MQTT\x03\x02\0\x3c\0\0"));
         assert_eq!(greeting(b"\x10\x0c\0\x04MQTT\x06"), Some(Greeting::Refused(REFUSED_5)));
+    }
+
+    #[test]
+    fn what_is_missing_is_told_and_a_packet_comes_out_however_it_is_cut() {
+        let mut whole = BytesMut::from(&b"\x30"[..]);
+        put_length(2 + 1 + 300, &mut whole);
+        whole.put_slice(b"\0\x01t");
+        whole.put_slice(&[7; 300]);
+        for end in 0..whole.len() {
+            let mut codec = Codec::new(Version::V3, 1000);
+            let mut buffer = BytesMut::from(&whole[..end]);
+            assert_eq!(codec.read(&mut buffer).unwrap(), None);
+            assert_eq!(codec.missing(), if end < 3 { 0 } else { whole.len() - end });
+            buffer.extend_from_slice(&whole[end..]);
+            let Some(Packet::Publish(publish)) = codec.read(&mut buffer).unwrap() else {
+                panic!("no PUBLISH after {end}");
+            };
+            assert_eq!(publish.payload.len(), 300);
+        }
+    }
+
+    #[test]
+    fn a_packet_above_the_limit_is_refused_before_it_is_there() {
+        let mut codec = Codec::new(Version::V3, 1000);
+        let refused = codec.read(&mut BytesMut::from(&b"\x30\xff\x7f"[..]));
+        assert!(matches!(refused, Err(DecodeError::MaxSizeExceeded { .. })), "{refused:?}");
     }
 
     #[test]
