@@ -63,7 +63,7 @@ impl Core {
             if let Some(online) = &session.online {
                 effects.out.push((online.connection, Out::Publish(sent.delivery(false))));
             }
-            session.in_flight.push_back(sent);
+            session.push_sent(sent);
         }
     }
 
@@ -76,9 +76,7 @@ impl Core {
     ) {
         let Some(&key) = self.by_connection.get(&connection) else { return };
         let session = &mut self.sessions[key];
-        let Some(sent) = session.sent(id).and_then(|at| session.in_flight.remove(at)) else {
-            return;
-        };
+        let Some(sent) = session.remove_sent(id) else { return };
         self.settle(key, &sent.due, effects);
         self.fill(key, effects);
     }
@@ -148,7 +146,7 @@ impl Core {
     /// The same of a session that ends, with what was sent and is not known to have arrived.
     pub(super) fn pass_on_all(&mut self, key: usize, effects: &mut Effects) {
         let session = &mut self.sessions[key];
-        let sent = std::mem::take(&mut session.in_flight);
+        let sent = session.take_sent();
         let queue = std::mem::take(&mut session.queue);
         session.queued_bytes = 0;
         // A client that had it may not be followed by another one that has it.
