@@ -34,7 +34,7 @@ pub(crate) use self::share::ShareKey;
 pub(crate) use self::tree::is_topic;
 use crate::access::Rights;
 use crate::config::Limits;
-use crate::message::{ConnectionId, Message, Out};
+use crate::message::{ByConnection, ConnectionId, Message, Out};
 use crate::store::Op;
 
 use self::publish::Entry;
@@ -127,7 +127,7 @@ pub(crate) struct Core {
     now_ms: u64,
     sessions: Slab<Session>,
     by_client: HashMap<ByteString, usize>,
-    by_connection: HashMap<ConnectionId, usize>,
+    by_connection: ByConnection<usize>,
     tree: Tree<Entry>,
     shares: HashMap<ShareKey, Share>,
     retained: Retained,
@@ -149,7 +149,7 @@ impl Core {
             now_ms: 0,
             sessions: Slab::new(),
             by_client: HashMap::new(),
-            by_connection: HashMap::new(),
+            by_connection: ByConnection::default(),
             tree: Tree::default(),
             shares: HashMap::new(),
             retained: Retained::default(),
