@@ -127,7 +127,9 @@ impl Broker {
     /// why, and what is kept is written.
     pub async fn run(self, shutdown: CancellationToken) {
         let stop = CancellationToken::new();
-        let engine = tokio::spawn(self.engine.run(stop.clone()));
+        let (engine, ended) = (self.engine, stop.clone());
+        let runtime = tokio::runtime::Handle::current();
+        let engine = tokio::task::spawn_blocking(move || runtime.block_on(engine.run(ended)));
         let room = Arc::new(Semaphore::new(self.door.config.max_connections));
         let (arrivals, mut streams) = mpsc::channel(64);
         let mut listeners = JoinSet::new();
