@@ -127,7 +127,10 @@ impl Broker {
     /// why, and what is kept is written.
     pub async fn run(self, shutdown: CancellationToken) {
         let stop = CancellationToken::new();
+        // However this ends, even dropped with its runtime.
+        let _stops_it = stop.clone().drop_guard();
         let (engine, ended) = (self.engine, stop.clone());
+        // Not a task: on a worker it would stand behind those who copy bulk.
         let runtime = tokio::runtime::Handle::current();
         let engine = tokio::task::spawn_blocking(move || runtime.block_on(engine.run(ended)));
         let room = Arc::new(Semaphore::new(self.door.config.max_connections));
