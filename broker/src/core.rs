@@ -37,7 +37,7 @@ use crate::access::Rights;
 use crate::accounts::{Accounts, SharedRights};
 use crate::config::Limits;
 use crate::listener::{PeerAddress, Transport};
-use crate::message::{ConnectionId, Message, Out};
+use crate::message::{ByConnection, ConnectionId, Message, Out};
 use crate::notice::Notice;
 use crate::store::Op;
 
@@ -163,7 +163,7 @@ pub(crate) struct Core {
     now_ms: u64,
     sessions: Slab<Session>,
     by_client: HashMap<ClientKey, usize>,
-    by_connection: HashMap<ConnectionId, usize>,
+    by_connection: ByConnection<usize>,
     tree: Tree<Entry>,
     shares: HashMap<ShareKey, Share>,
     retained: Retained,
@@ -186,7 +186,7 @@ impl Core {
             now_ms: 0,
             sessions: Slab::new(),
             by_client: HashMap::new(),
-            by_connection: HashMap::new(),
+            by_connection: ByConnection::default(),
             tree: Tree::default(),
             shares: HashMap::new(),
             retained: Retained::default(),
@@ -280,8 +280,7 @@ impl Core {
         let quota = usize::from(quota);
         let again = VecDeque::new();
         session.rights = now;
-        session.online =
-            Some(session::Online { connection, window, quota, again, rights, facts });
+        session.online = Some(session::Online { connection, window, quota, again, rights, facts });
         session.expiry_seconds = expiry_seconds;
         session.will = will;
         self.by_connection.insert(connection, key);

@@ -91,11 +91,18 @@ impl Engine {
             let pause = Duration::from_millis(alarm.unwrap_or(1000).clamp(1, 1000));
             let mut effects = Effects::default();
             tokio::select! {
-                events = self.exit.next() => self.handle(events, &mut effects),
-                Some(number) = kept(&mut self.keeping) => self.release(number),
-                () = tokio::time::sleep(pause) => self.core.wake(now_ms(), &mut effects),
+                biased;
                 () = stop.cancelled() => break,
+                Some(number) = kept(&mut self.keeping) => self.release(number),
+                events = self.exit.next() => self.handle(events, &mut effects),
+                () = tokio::time::sleep(pause) => {}
             }
+            self.core.wake(now_ms(), &mut effects);
+            self.carry_out(effects);
+        }
+        while let Some(events) = self.exit.rest() {
+            let mut effects = Effects::default();
+            self.handle(events, &mut effects);
             self.carry_out(effects);
         }
         if let Some(Keeping { store, mut kept, .. }) = self.keeping.take() {

@@ -159,6 +159,13 @@ impl Exit {
         }
     }
 
+    /// What has been sent and was not handed on, up to a limit, without waiting for the router: for
+    /// the end, when nobody sends any more.
+    pub(crate) fn rest(&mut self) -> Option<Vec<Event>> {
+        self.reached = self.lane.lock().last;
+        self.take()
+    }
+
     /// What the router has handed on, up to a limit.
     fn take(&mut self) -> Option<Vec<Event>> {
         let mut feed = self.lane.lock();
@@ -345,6 +352,19 @@ mod tests {
         let after = receive(&mut exit, 2000 - before.len()).await;
         assert_eq!([before, after].concat(), (0..2000).collect::<Vec<_>>());
         assert_eq!(exit.replaced, 1);
+    }
+
+    #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+    async fn at_the_end_everything_that_was_sent_is_there_at_once() {
+        let (lane, mut exit) = lane().await.expect("a router");
+        for first in (0..3000).step_by(10) {
+            lane.send(numbered(first..first + 10)).await;
+        }
+        let mut count = 0;
+        while let Some(events) = exit.rest() {
+            count += events.len();
+        }
+        assert_eq!(count, 3000);
     }
 
     #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

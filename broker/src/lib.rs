@@ -177,7 +177,12 @@ impl Broker {
     pub async fn run(self, shutdown: CancellationToken) {
         let stop = CancellationToken::new();
         let _stopped = self.door.stopped.clone().drop_guard();
-        let engine = tokio::spawn(self.engine.run(stop.clone()));
+        // However this ends, even dropped with its runtime.
+        let _stops_it = stop.clone().drop_guard();
+        let (engine, ended) = (self.engine, stop.clone());
+        // Not a task: on a worker it would stand behind those who copy bulk.
+        let runtime = tokio::runtime::Handle::current();
+        let engine = tokio::task::spawn_blocking(move || runtime.block_on(engine.run(ended)));
         let reporting = tokio::spawn(sys::run(self.control, shutdown.clone()));
         let room = Arc::new(Semaphore::new(self.door.config.max_connections));
         let (sink, mut arrivals) = mpsc::channel(64);

@@ -1,5 +1,7 @@
 //! A message on its way through the broker, and what a client is told.
 
+use std::collections::HashMap;
+use std::hash::{BuildHasherDefault, Hasher};
 use std::num::{NonZeroU16, NonZeroU32};
 use std::sync::Arc;
 
@@ -15,6 +17,26 @@ const COPY_BELOW: usize = 4096;
 /// A connection, counted from the broker's start.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub(crate) struct ConnectionId(pub(crate) u64);
+
+/// Something for each connection.
+pub(crate) type ByConnection<V> = HashMap<ConnectionId, V, BuildHasherDefault<Spread>>;
+
+/// Hashes numbers that nobody else chooses.
+#[derive(Debug, Clone, Copy, Default)]
+pub(crate) struct Spread(u64);
+
+impl Hasher for Spread {
+    fn write(&mut self, bytes: &[u8]) {
+        bytes.iter().for_each(|byte| self.write_u64(u64::from(*byte)));
+    }
+    fn write_u64(&mut self, number: u64) {
+        // The golden ratio: neighbours lie far apart.
+        self.0 = (self.0 ^ number).wrapping_mul(0x9e37_79b9_7f4a_7c15);
+    }
+    fn finish(&self) -> u64 {
+        self.0
+    }
+}
 
 /// A message as it was published; never changed.
 #[derive(Debug, PartialEq, Eq)]

@@ -1,13 +1,12 @@
 //! What a connection is to say: filled by the engine, emptied by the connection.
 
-use std::collections::HashMap;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use rmqtt_codec::types::QoS;
 use tokio::sync::Notify;
 
-use crate::message::{ConnectionId, Out};
+use crate::message::{ByConnection, ConnectionId, Out};
 use crate::notice::Notices;
 
 /// The waiting words of one connection.
@@ -90,7 +89,7 @@ pub(crate) fn weight(out: &Out) -> usize {
 
 /// The outboxes of all connections.
 #[derive(Debug, Clone, Default)]
-pub(crate) struct Outboxes(Arc<Mutex<HashMap<ConnectionId, Arc<Outbox>>>>);
+pub(crate) struct Outboxes(Arc<Mutex<ByConnection<Arc<Outbox>>>>);
 
 impl Outboxes {
     pub(crate) fn add(&self, connection: ConnectionId, notices: Arc<Notices>) -> Arc<Outbox> {
@@ -116,7 +115,7 @@ impl Outboxes {
         dropped
     }
 
-    fn lock(&self) -> std::sync::MutexGuard<'_, HashMap<ConnectionId, Arc<Outbox>>> {
+    fn lock(&self) -> std::sync::MutexGuard<'_, ByConnection<Arc<Outbox>>> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

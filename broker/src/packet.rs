@@ -74,12 +74,14 @@ pub(crate) struct Codec {
     limit_bytes: u32,
     v3: v3::Codec,
     v5: v5::Codec,
+    missing: usize,
 }
 
 impl Codec {
     /// `limit_bytes` is the largest packet that is read, all of it counted; 0 for any.
     pub(crate) fn new(version: Version, limit_bytes: u32) -> Self {
-        Self { version, limit_bytes, v3: v3::Codec::new(0), v5: v5::Codec::new(0, 0) }
+        let (v3, v5) = (v3::Codec::new(0), v5::Codec::new(0, 0));
+        Self { version, limit_bytes, v3, v5, missing: 0 }
     }
 
     pub(crate) fn version(&self) -> Version {
@@ -91,7 +93,14 @@ impl Codec {
     /// # Errors
     /// When it is none that a client may send.
     pub(crate) fn read(&mut self, buffer: &mut BytesMut) -> Result<Option<Packet>, DecodeError> {
-        let Some(length) = frame::whole(buffer, self.limit_bytes)? else { return Ok(None) };
+        let length = match frame::extent(buffer, self.limit_bytes)? {
+            frame::Extent::Whole(length) => length,
+            frame::Extent::Part { missing } => {
+                self.missing = missing;
+                return Ok(None);
+            }
+        };
+        self.missing = 0;
         frame::judge(&mut buffer[..length], self.version)?;
         let packet = match self.version {
             Version::V5 => self.v5.decode(buffer)?.map(|(packet, _)| packet),
@@ -101,6 +110,12 @@ impl Codec {
             Some(packet) if text::has_null(&packet) => Err(DecodeError::Utf8Error),
             packet => Ok(packet),
         }
+    }
+
+    /// How much is missing of the packet that the last read found the beginning of; 0 where that
+    /// cannot be told.
+    pub(crate) fn missing(&self) -> usize {
+        self.missing
     }
 
     /// Appends a packet; what the client's version does not have is left out.
@@ -351,6 +366,32 @@ mod tests {
         assert!(refused(b"\x10\x0e\0\x06MQIsdp\x03\x02\0\x3c\0\0"));
         assert!(refused(b"\x10\x0c\0\x04MQTT\x03\x02\0\x3c\0\0"));
         assert_eq!(greeting(b"\x10\x0c\0\x04MQTT\x06"), Some(Greeting::Refused(REFUSED_5)));
+    }
+
+    #[test]
+    fn what_is_missing_is_told_and_a_packet_comes_out_however_it_is_cut() {
+        let mut whole = BytesMut::from(&b"\x30"[..]);
+        put_length(2 + 1 + 300, &mut whole);
+        whole.put_slice(b"\0\x01t");
+        whole.put_slice(&[7; 300]);
+        for end in 0..whole.len() {
+            let mut codec = Codec::new(Version::V3, 1000);
+            let mut buffer = BytesMut::from(&whole[..end]);
+            assert_eq!(codec.read(&mut buffer).unwrap(), None);
+            assert_eq!(codec.missing(), if end < 3 { 0 } else { whole.len() - end });
+            buffer.extend_from_slice(&whole[end..]);
+            let Some(Packet::Publish(publish)) = codec.read(&mut buffer).unwrap() else {
+                panic!("no PUBLISH after {end}");
+            };
+            assert_eq!(publish.payload.len(), 300);
+        }
+    }
+
+    #[test]
+    fn a_packet_above_the_limit_is_refused_before_it_is_there() {
+        let mut codec = Codec::new(Version::V3, 1000);
+        let refused = codec.read(&mut BytesMut::from(&b"\x30\xff\x7f"[..]));
+        assert!(matches!(refused, Err(DecodeError::MaxSizeExceeded { .. })), "{refused:?}");
     }
 
     #[test]

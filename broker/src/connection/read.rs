@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
-use bytes::BytesMut;
+use bytes::{BufMut, BytesMut};
 use bytestring::ByteString;
 use rmqtt_codec::error::DecodeError;
 use rmqtt_codec::types::{Publish, QoS};
@@ -30,6 +30,11 @@ const SMALL: usize = 1024;
 /// One that reads fill grows to this.
 const LARGE: usize = 64 << 10;
 
+/// A packet of which so much is missing has a buffer of its own, so that it is not copied out of
+/// one that it shares.
+const OWN_FROM: usize = 32 << 10;
+/// That buffer begins with at most this: its client may send no more of it.
+const OWN_FIRST: usize = 512 << 10;
 /// After so many bytes others have their turn: a client that sends without end would hold its
 /// worker for milliseconds.
 const TURN: usize = 128 << 10;
@@ -110,11 +115,19 @@ impl Reader {
 
     /// Reads once; answers how much.
     async fn fill(&mut self, socket: &mut (impl AsyncRead + Unpin)) -> Result<usize, Ended> {
-        if self.buffer.capacity() - self.buffer.len() < SMALL {
+        let missing = self.codec.missing();
+        if missing >= OWN_FROM {
+            let first = missing.min(OWN_FIRST.max(self.buffer.len()));
+            self.buffer.reserve(first + SMALL);
+        } else if self.buffer.capacity() - self.buffer.len() < SMALL {
             self.buffer.reserve(SMALL);
         }
-        let room = self.buffer.capacity() - self.buffer.len();
-        let read = socket.read_buf(&mut self.buffer);
+        let mut room = self.buffer.capacity() - self.buffer.len();
+        if missing >= OWN_FROM {
+            room = room.min(missing + SMALL);
+        }
+        let mut place = (&mut self.buffer).limit(room);
+        let read = socket.read_buf(&mut place);
         let read = match self.keep_alive {
             None => read.await?,
             Some(patience) => match timeout_at(Instant::now() + patience, read).await {
@@ -131,7 +144,7 @@ impl Reader {
         if read == 0 {
             return Err(Ended::Gone);
         }
-        if read == room {
+        if read == room && missing < OWN_FROM {
             self.buffer.reserve(LARGE);
         }
         self.door.metrics.bytes_received.fetch_add(read as u64, Ordering::Relaxed);

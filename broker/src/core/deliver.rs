@@ -74,7 +74,7 @@ impl Core {
             if let Some(online) = &session.online {
                 effects.out.push((online.connection, Out::Publish(sent.delivery(false))));
             }
-            session.in_flight.push_back(sent);
+            session.push_sent(sent);
         }
     }
 
@@ -87,9 +87,7 @@ impl Core {
     ) {
         let Some(&key) = self.by_connection.get(&connection) else { return };
         let session = &mut self.sessions[key];
-        let Some(sent) = session.sent(id).and_then(|at| session.in_flight.remove(at)) else {
-            return;
-        };
+        let Some(sent) = session.remove_sent(id) else { return };
         if let Some(online) = &mut session.online {
             online.again.retain(|waiting| *waiting != id);
         }
@@ -143,14 +141,16 @@ impl Core {
         session.queue = kept;
         session.queued_bytes -= lost.iter().map(|due| due.message.weight()).sum::<usize>();
         // What the client has begun to take is finished with it.
-        let (kept, unsent): (VecDeque<_>, VecDeque<_>) = std::mem::take(&mut session.in_flight)
-            .into_iter()
-            .partition(|sent| sent.is_received || may(&sent.due));
-        session.in_flight = kept;
+        let unsent: Vec<_> = session
+            .in_flight
+            .iter()
+            .filter(|sent| !sent.is_received && !may(&sent.due))
+            .map(|sent| sent.packet_id)
+            .collect();
         if let Some(online) = &mut session.online {
-            let in_flight = &session.in_flight;
-            online.again.retain(|id| in_flight.iter().any(|sent| sent.packet_id == *id));
+            online.again.retain(|id| !unsent.contains(id));
         }
+        let unsent: Vec<_> = unsent.into_iter().filter_map(|id| session.remove_sent(id)).collect();
         for due in unsent.into_iter().map(|sent| sent.due).chain(lost) {
             effects.counts.refused += 1;
             let (session, topic) = (&mut self.sessions[key], &due.message.topic);
@@ -190,7 +190,7 @@ impl Core {
     /// The same of a session that ends, with what was sent and is not known to have arrived.
     pub(super) fn pass_on_all(&mut self, key: usize, effects: &mut Effects) {
         let session = &mut self.sessions[key];
-        let sent = std::mem::take(&mut session.in_flight);
+        let sent = session.take_sent();
         let queue = std::mem::take(&mut session.queue);
         session.queued_bytes = 0;
         // A client that had it may not be followed by another one that has it.

@@ -119,8 +119,8 @@ impl Core {
         }
         let mut hits = std::mem::take(&mut self.hits);
         self.find(message, &mut hits);
-        // One copy for each session, whichever of its filters match.
-        hits.sort_by_key(|hit| hit.key);
+        // One copy for each session, whichever of its filters match; one more for each group.
+        hits.sort_unstable_by_key(|hit| (hit.key, hit.share.is_some()));
         let mut rest = hits.drain(..).peekable();
         while let Some(hit) = rest.next() {
             let mut due = Due {

@@ -75,7 +75,7 @@ impl Core {
             let session = &mut core.sessions[key];
             session.next_place = session.next_place.max(sent.due.place + 1);
             session.last_id = session.last_id.max(sent.packet_id.get());
-            session.in_flight.push_back(sent);
+            session.push_sent(sent);
         }
         for (serial, due) in image.queued {
             let Some(&key) = keys.get(&serial) else { continue };

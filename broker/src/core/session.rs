@@ -1,6 +1,6 @@
 //! What the broker keeps of one client, connected or not.
 
-use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, HashSet, VecDeque};
 use std::num::{NonZeroU16, NonZeroU32};
 use std::sync::Arc;
 
@@ -90,7 +90,10 @@ pub(crate) struct Session {
     pub(crate) subscriptions: BTreeMap<ByteString, Subscription>,
     /// Ids of messages of QoS 2 that it published and has not released.
     pub(crate) received: BTreeSet<NonZeroU16>,
+    /// In the order in which they were sent. Changed by [`Session::push_sent`] and its like.
     pub(crate) in_flight: VecDeque<InFlight>,
+    /// The ids of those.
+    ids: HashSet<NonZeroU16>,
     pub(crate) queue: VecDeque<Due>,
     /// The weight of what is in the queue.
     pub(crate) queued_bytes: usize,
@@ -117,6 +120,7 @@ impl Session {
             subscriptions: BTreeMap::new(),
             received: BTreeSet::new(),
             in_flight: VecDeque::new(),
+            ids: HashSet::new(),
             queue: VecDeque::new(),
             queued_bytes: 0,
             next_place: 1,
@@ -152,7 +156,7 @@ impl Session {
         loop {
             self.last_id = self.last_id.wrapping_add(1);
             if let Some(id) = NonZeroU16::new(self.last_id)
-                && !self.in_flight.iter().any(|sent| sent.packet_id == id)
+                && !self.ids.contains(&id)
             {
                 return id;
             }
@@ -161,7 +165,37 @@ impl Session {
 
     /// Where a message under way with that id is.
     pub(crate) fn sent(&self, id: NonZeroU16) -> Option<usize> {
-        self.in_flight.iter().position(|sent| sent.packet_id == id)
+        let (first, wanted) = (self.in_flight.front()?.packet_id.get(), id.get());
+        // Where it is while none between them is done with; after 65535 comes 1.
+        let likely = match wanted >= first {
+            true => wanted - first,
+            false => wanted + (u16::MAX - first),
+        };
+        let is_it = |sent: &InFlight| sent.packet_id == id;
+        let likely = usize::from(likely);
+        match self.in_flight.get(likely).is_some_and(is_it) {
+            true => Some(likely),
+            false => self.in_flight.iter().position(is_it),
+        }
+    }
+
+    /// One more message is under way.
+    pub(crate) fn push_sent(&mut self, sent: InFlight) {
+        self.ids.insert(sent.packet_id);
+        self.in_flight.push_back(sent);
+    }
+
+    /// A message is under way no longer.
+    pub(crate) fn remove_sent(&mut self, id: NonZeroU16) -> Option<InFlight> {
+        let sent = self.in_flight.remove(self.sent(id)?)?;
+        self.ids.remove(&id);
+        Some(sent)
+    }
+
+    /// None is under way any longer.
+    pub(crate) fn take_sent(&mut self) -> VecDeque<InFlight> {
+        self.ids.clear();
+        std::mem::take(&mut self.in_flight)
     }
 }
 
@@ -175,6 +209,59 @@ impl InFlight {
             is_again,
             packet_id: Some(self.packet_id),
             subscriptions: self.due.subscriptions.clone(),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use bytes::Bytes;
+    use proptest::prelude::*;
+    use rmqtt_codec::types::Publish;
+
+    use super::*;
+
+    fn sent(packet_id: NonZeroU16) -> InFlight {
+        let publish = Publish {
+            dup: false,
+            retain: false,
+            qos: QoS::AtLeastOnce,
+            topic: "t".into(),
+            packet_id: None,
+            payload: Bytes::new(),
+            properties: None,
+        };
+        let message = Arc::new(Message::new(1, 1, 0, publish));
+        let (qos, subscriptions) = (QoS::AtLeastOnce, Vec::new());
+        let due = Due { place: 1, message, qos, retain: false, subscriptions, share: None };
+        InFlight { packet_id, due, is_received: false }
+    }
+
+    proptest! {
+        #[test]
+        fn an_id_is_given_once_and_found_wherever_it_is(
+            last_id in prop::sample::select(vec![0, 7, u16::MAX - 5, u16::MAX]),
+            done in prop::collection::vec(any::<prop::sample::Index>(), 0..60),
+        ) {
+            let mut session = Session::new((None, "c".into()), 1, Rights::everything());
+            session.last_id = last_id;
+            let mut ids = Vec::new();
+            for done in done {
+                for _ in 0..2 {
+                    let id = session.free_id();
+                    prop_assert!(!ids.contains(&id), "{id} is under way");
+                    ids.push(id);
+                    session.push_sent(sent(id));
+                }
+                for (at, id) in ids.iter().enumerate() {
+                    prop_assert_eq!(session.sent(*id), Some(at));
+                }
+                let id = ids.remove(done.index(ids.len()));
+                prop_assert_eq!(session.remove_sent(id).map(|sent| sent.packet_id), Some(id));
+                prop_assert_eq!(session.sent(id), None);
+                // Round the ids as soon as there is one that stays.
+                session.last_id = session.last_id.wrapping_add(u16::MAX - 4);
+            }
         }
     }
 }

@@ -1,7 +1,7 @@
 //! A packet as it lies in the buffer, before it is decoded: where it ends, and what the codec would
 //! let pass that the standard does not.
 
-use bytes::{Buf, BytesMut};
+use bytes::Buf;
 use rmqtt_codec::error::DecodeError;
 
 use super::Version;
@@ -19,23 +19,30 @@ const WILL_QOS_AND_RETAIN: u8 = 0x38;
 const PASSWORD: u8 = 0x40;
 const USER_NAME: u8 = 0x80;
 
-/// How long the packet at the beginning of the buffer is, once all of it is there; before, makes
-/// room for the rest.
+/// How much of a packet is there.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Extent {
+    /// All of it: so many bytes.
+    Whole(usize),
+    /// Not all of it: so many bytes are missing, or 0 where that cannot be told yet.
+    Part { missing: usize },
+}
+
+/// How much there is of the packet at the beginning of the buffer.
 ///
 /// # Errors
 /// When it is longer than `limit_bytes`, or its length is none.
-pub(super) fn whole(buffer: &mut BytesMut, limit_bytes: u32) -> Result<Option<usize>, DecodeError> {
-    let Some((header, rest)) = lengths(buffer)? else { return Ok(None) };
+pub(super) fn extent(buffer: &[u8], limit_bytes: u32) -> Result<Extent, DecodeError> {
+    let Some((header, rest)) = lengths(buffer)? else { return Ok(Extent::Part { missing: 0 }) };
     let whole = header + rest;
     if limit_bytes != 0 && whole > limit_bytes as usize {
         let size = u32::try_from(whole).unwrap_or(u32::MAX);
         return Err(DecodeError::MaxSizeExceeded { size, max: limit_bytes });
     }
-    if buffer.len() < whole {
-        buffer.reserve(whole - buffer.len());
-        return Ok(None);
+    match whole.checked_sub(buffer.len()) {
+        None | Some(0) => Ok(Extent::Whole(whole)),
+        Some(missing) => Ok(Extent::Part { missing }),
     }
-    Ok(Some(whole))
 }
 
 /// The lengths of the fixed header and of what follows it, as far as they are there.

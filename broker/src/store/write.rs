@@ -1,15 +1,28 @@
 //! Operations as SQL.
 
+use std::num::NonZeroU16;
+
 use rusqlite::{Connection, Transaction, params};
 
 use super::{Batch, Entry, Head, Op, pack};
+use crate::core::Due;
 use crate::message::Message;
 
 /// Writes the batches as one transaction: all of it or nothing.
 pub(super) fn write(connection: &mut Connection, batches: &[Batch]) -> rusqlite::Result<()> {
     let transaction = connection.transaction()?;
-    for op in batches.iter().flat_map(|batch| &batch.ops) {
-        apply(&transaction, op)?;
+    let mut ops = batches.iter().flat_map(|batch| &batch.ops).peekable();
+    while let Some(op) = ops.next() {
+        match (op, ops.peek()) {
+            (Op::Queue { serial, due }, Some(Op::Send { serial: same, place, id }))
+                if serial == same && due.place == *place =>
+            {
+                // Most are sent at once: one statement instead of two.
+                queue(&transaction, *serial, due, Some(*id))?;
+                ops.next();
+            }
+            _ => apply(&transaction, op)?,
+        }
     }
     transaction.commit()
 }
@@ -61,23 +74,7 @@ fn apply(transaction: &Transaction<'_>, op: &Op) -> rusqlite::Result<()> {
         Op::Forget { number } => {
             run("DELETE FROM message WHERE number = ?1", params![number.cast_signed()])
         }
-        Op::Queue { serial, due } => {
-            let entry = Entry {
-                qos: due.qos.value(),
-                retain: due.retain,
-                subscriptions: due.subscriptions.clone(),
-                share: due.share.clone(),
-            };
-            run(
-                "INSERT INTO queue (serial, place, message, due) VALUES (?1, ?2, ?3, ?4)",
-                params![
-                    serial.cast_signed(),
-                    due.place.cast_signed(),
-                    due.message.number.cast_signed(),
-                    encode(&entry)?,
-                ],
-            )
-        }
+        Op::Queue { serial, due } => queue(transaction, *serial, due, None),
         Op::Send { serial, place, id } => run(
             "UPDATE queue SET packet_id = ?3 WHERE serial = ?1 AND place = ?2",
             params![serial.cast_signed(), place.cast_signed(), id.get()],
@@ -109,6 +106,32 @@ fn apply(transaction: &Transaction<'_>, op: &Op) -> rusqlite::Result<()> {
         ),
         Op::Unretain { topic } => run("DELETE FROM retained WHERE topic = ?1", params![&**topic]),
     }
+}
+
+/// A session's entry for a message, which may have been sent already.
+fn queue(
+    transaction: &Transaction<'_>,
+    serial: u64,
+    due: &Due,
+    id: Option<NonZeroU16>,
+) -> rusqlite::Result<()> {
+    let entry = Entry {
+        qos: due.qos.value(),
+        retain: due.retain,
+        subscriptions: due.subscriptions.clone(),
+        share: due.share.clone(),
+    };
+    let mut insert = transaction.prepare_cached(
+        "INSERT INTO queue (serial, place, message, due, packet_id) VALUES (?1, ?2, ?3, ?4, ?5)",
+    )?;
+    insert.execute(params![
+        serial.cast_signed(),
+        due.place.cast_signed(),
+        due.message.number.cast_signed(),
+        encode(&entry)?,
+        id.map(NonZeroU16::get),
+    ])?;
+    Ok(())
 }
 
 fn head(message: &Message) -> rusqlite::Result<Vec<u8>> {

@@ -67,3 +67,15 @@ fn a_group_has_no_retained_messages_and_ends_with_its_last_member() {
     assert!(world.sent(client).is_empty());
     assert!(world.core.shares.is_empty());
 }
+
+#[test]
+fn one_copy_comes_by_the_own_filters_and_one_by_the_group_in_whatever_order_they_match() {
+    let mut world = World::new();
+    let (client, _) = world.connect(Hello::clean("c"));
+    // The walk finds the group's between the two others.
+    for filter in ["a/#", "$share/g/a/b", "a/+"] {
+        world.subscribe(client, filter, 1);
+    }
+    world.publish(client, "a/b", "m", 1);
+    assert_eq!(world.heard(client), ["m", "m"]);
+}
