@@ -187,3 +187,45 @@ fn lengthen(mut properties: &mut [u8]) -> Option<()> {
         properties = behind;
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    #[test]
+    fn a_packet_is_whole_when_its_last_byte_is_there() {
+        let packet = [&[0x30, 0x80, 0x01][..], &[b'x'; 128]].concat();
+        for end in 0..packet.len() {
+            let found = whole(&mut BytesMut::from(&packet[..end]), 131);
+            assert!(matches!(found, Ok(None)), "{end}");
+        }
+        let mut all = BytesMut::from(&[&packet[..], b"more"].concat()[..]);
+        assert!(matches!(whole(&mut all, 131), Ok(Some(131))));
+        assert!(matches!(whole(&mut all, 130), Err(DecodeError::MaxSizeExceeded { .. })));
+        assert!(whole(&mut BytesMut::from(&b"\x30\xff\xff\xff\xff"[..]), 0).is_err());
+    }
+
+    #[test]
+    fn a_message_that_lasts_for_nothing_lasts_for_a_second() {
+        // Behind a user property without name and value.
+        let mut frame = *b"\x30\x0e\0\x01t\x0a\x26\0\0\0\0\x02\0\0\0\0";
+        assert!(judge(&mut frame, Version::V5).is_ok());
+        assert_eq!(frame[12..], [0, 0, 0, 1]);
+    }
+
+    proptest! {
+        #[test]
+        fn nothing_that_is_sent_makes_it_panic(
+            kind in any::<u8>(),
+            body in prop::collection::vec(prop_oneof![0..8_u8, any::<u8>()], 0..100),
+        ) {
+            let mut frame = vec![kind, body.len() as u8];
+            frame.extend(body);
+            for version in [Version::V3, Version::V5] {
+                let _ = judge(&mut frame, version);
+            }
+        }
+    }
+}
