@@ -30,6 +30,7 @@ use rmqtt_codec::types::Publish;
 use rmqtt_codec::v5::{DisconnectReasonCode, LastWill, Packet, Subscribe, Unsubscribe};
 use slab::Slab;
 
+pub(crate) use self::inspect::Question;
 pub(crate) use self::session::{Due, InFlight, NEVER, Session, Subscription, Will};
 pub(crate) use self::share::{ShareKey, is_filter};
 pub(crate) use self::tree::is_topic;
@@ -71,15 +72,6 @@ pub(crate) enum Event {
     Announce(Box<Publish>),
     /// Somebody inside the broker asks.
     Ask(Question),
-}
-
-/// A question to the core, and who hears the answer.
-pub(crate) struct Question(pub(crate) Box<dyn FnOnce(&mut Core, &mut Effects) + Send>);
-
-impl std::fmt::Debug for Question {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str("Question")
-    }
 }
 
 /// A client as it comes in.

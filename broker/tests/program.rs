@@ -1,5 +1,7 @@
 //! `godwit-broker` as systemd and its operators run it.
 
+#![expect(clippy::unwrap_used, reason = "what fails here fails its test")]
+
 mod support;
 
 use std::os::unix::net::UnixDatagram;

@@ -1,7 +1,9 @@
 //! What the broker tells of itself, and cuts off when it is told to.
 
 use std::collections::BTreeMap;
+use std::fmt;
 use std::ops::Bound;
+use std::sync::Arc;
 
 use jiff::Timestamp;
 use rmqtt_codec::v5::DisconnectReasonCode;
@@ -11,6 +13,18 @@ use crate::core::share::parse;
 use crate::core::{Core, Effects, Facts, Parting};
 use crate::message::{Message, Out};
 use crate::report::{ConnectionReport, Inventory, RetainedReport, SessionReport, TopicReport};
+
+/// What is asked of the core, in its turn.
+type Ask = dyn FnOnce(&mut Core, &mut Effects) + Send;
+
+/// A question to the core; whoever hears the answer is in it.
+pub(crate) struct Question(pub(crate) Box<Ask>);
+
+impl fmt::Debug for Question {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Question")
+    }
+}
 
 impl Core {
     /// Every session, or only those with a connection; by user and client id.
@@ -30,10 +44,10 @@ impl Core {
         after: Option<&str>,
         limit: usize,
     ) -> Vec<RetainedReport> {
-        let is_fresh = |message: &&std::sync::Arc<Message>| !message.has_expired(self.now_ms);
+        let is_fresh = |message: &&Arc<Message>| !message.has_expired(self.now_ms);
         let from = after.map_or(Bound::Unbounded, Bound::Excluded);
         let found = self.retained.matching_from(filter, from).filter(is_fresh).take(limit);
-        let report = |message: &std::sync::Arc<Message>| RetainedReport {
+        let report = |message: &Arc<Message>| RetainedReport {
             topic: message.topic.to_string(),
             bytes: message.payload.len(),
             qos: message.qos.value(),

@@ -3,6 +3,7 @@
 #![expect(clippy::unwrap_used, reason = "what fails here fails the test that asked for it")]
 #![allow(dead_code, reason = "each test file uses its part")]
 
+pub(crate) mod accounts;
 pub(crate) mod client;
 
 use std::future::Future;
