@@ -136,7 +136,9 @@ async fn refuse(
     socket_out: &mut (impl AsyncWrite + Unpin),
 ) -> std::io::Result<()> {
     let reason_code = reason.reason();
-    let reason_string = Some(reason.to_string().into());
+    // What the code does not say by itself.
+    let reason_string =
+        matches!(reason, NoGuest::NotAdmitted(_)).then(|| reason.to_string().into());
     let ack = ConnectAck { reason_code, reason_string, ..ConnectAck::default() };
     let mut out = BytesMut::new();
     if codec.write(Packet::ConnectAck(Box::new(ack)), &mut out).is_ok() {
