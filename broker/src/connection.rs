@@ -1,241 +1,160 @@
-//! One client, from CONNECT to its last byte.
+//! One client, from its first byte to its last.
 //!
-//! Reading and writing never wait for each other: a client that sends a stream while
-//! it receives one would otherwise deadlock with us, both writing, nobody reading.
+//! Reading and writing never wait for each other: a client that sends while it is sent to would
+//! otherwise stand still with us, both writing, nobody reading. What it reads too slowly makes it
+//! write more slowly: nothing is read from a client whose outbox is full.
 
-use std::time::{Duration, Instant};
+mod greet;
+mod read;
+mod write;
 
-use bytes::BytesMut;
-use rumqttd::Notification;
-use rumqttd::local::{LinkRx, LinkTx};
-use rumqttd::protocol::{
-    ConnAck, Connect, ConnectReturnCode, DisconnectReasonCode, LastWill, Packet, Publish,
-};
-use tokio::io::AsyncWriteExt;
-use tokio::net::TcpStream;
-use tokio::net::tcp::OwnedWriteHalf;
-use tokio::time::timeout;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+use rmqtt_codec::v5::DisconnectReasonCode;
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite};
 use tokio_util::sync::CancellationToken;
-use tracing::{debug, info, warn};
+use tracing::info;
 
-use crate::Door;
-use crate::codec::{ReadError, Reader, Version};
+use crate::admission::Admission;
 use crate::config::Config;
+use crate::core::{Event, Parting};
+use crate::lane::Lane;
+use crate::listener::Peer;
+use crate::message::ConnectionId;
+use crate::metrics::Metrics;
+use crate::outbox::Outboxes;
 
-/// Packets are gathered up to this size before they are written.
-const WRITE_BYTES: usize = 256 << 10;
+/// What all connections share.
+pub(crate) struct Door {
+    pub(crate) config: Config,
+    pub(crate) lane: Lane,
+    pub(crate) outboxes: Outboxes,
+    pub(crate) metrics: Arc<Metrics>,
+    pub(crate) admission: Admission,
+    pub(crate) next: AtomicU64,
+    /// Cancelled when nobody answers any more.
+    pub(crate) stopped: CancellationToken,
+}
 
 /// Why a connection ended.
 #[derive(Debug, thiserror::Error)]
-enum Ended {
-    /// The client said DISCONNECT: its will is void.
+pub(crate) enum Ended {
+    /// DISCONNECT: polite, with what it said.
     #[error("the client disconnected")]
-    Farewell,
-    #[error("{0}")]
-    Read(#[from] ReadError),
-    #[error("cannot write: {0}")]
-    Write(#[from] std::io::Error),
-    #[error("no packet within 1.5 times its keep-alive")]
-    Silent,
-    #[error("another connection took its client id over")]
-    TakenOver,
-    #[error("the router dropped it")]
-    Dropped,
+    Farewell(Parting),
+    #[error("the client went away")]
+    Gone,
+    #[error("connection lost: {0}")]
+    Io(#[from] std::io::Error),
+    /// The client broke a rule, and is told which.
+    #[error("{what}: {reason:?}")]
+    Broken { reason: DisconnectReasonCode, what: String },
+    /// The broker ended it, and has said so.
+    #[error("ended by the broker: {0:?}")]
+    Closed(DisconnectReasonCode),
 }
 
-/// Serves one client until it leaves, is taken over, or `shutdown`.
-pub(crate) async fn serve(door: &Door, stream: TcpStream, shutdown: &CancellationToken) {
-    if let Err(error) = stream.set_nodelay(true) {
-        debug!(%error, "TCP_NODELAY refused");
+impl Ended {
+    /// What the session makes of it.
+    fn parting(&self) -> Option<Parting> {
+        match self {
+            Self::Farewell(parting) => Some(*parting),
+            Self::Closed(DisconnectReasonCode::ServerShuttingDown) => None,
+            _ => Some(Parting { is_will_void: false, expiry_seconds: None }),
+        }
     }
-    let (reader, mut writer) = stream.into_split();
-    let mut reader = Reader::new(reader, door.config.max_packet_bytes);
-    let connected = tokio::select! {
+}
+
+/// Serves one client until it leaves, is ended, or `shutdown`.
+pub(crate) async fn serve<S>(door: &Arc<Door>, stream: S, peer: Peer, shutdown: &CancellationToken)
+where
+    S: AsyncRead + AsyncWrite + Unpin,
+{
+    let (mut socket_in, mut socket_out) = tokio::io::split(stream);
+    let connection = ConnectionId(door.next.fetch_add(1, Ordering::Relaxed));
+    let greeted = greet::greet(door, connection, &mut socket_in, &mut socket_out, &peer);
+    let greeted = tokio::select! {
         () = shutdown.cancelled() => return,
-        connected = greet(&door.config, &mut reader, &mut writer) => connected,
+        greeted = greeted => greeted,
     };
-    let Some((version, mut connect, will)) = connected else { return };
-    let assigned = connect.client_id.is_empty();
-    if assigned {
-        connect.client_id = door.assign_id();
-    }
-    let client = connect.client_id.clone();
-    let claim = tokio::select! {
-        () = shutdown.cancelled() => return,
-        claim = door.clients.claim(&client) => claim,
+    let greet::Guest { arrival, mut reader, mut writer, keep_alive, notices } = match greeted {
+        Ok(guest) => guest,
+        Err(reason) => {
+            door.metrics.connections_refused.add(reason.cause(), 1);
+            info!(from = %peer.address, %reason, "no client");
+            if reason.is_said() {
+                linger(&mut socket_in).await;
+            }
+            return;
+        }
     };
-    let Ok((mut link, connack)) = door.router.join(&client, connect.clean_session).await else {
-        return;
-    };
-    let connack = name(connack, assigned.then(|| client.clone()));
-    info!(client.id = %client, ?version, "client connected");
+    let client = arrival.client.clone();
+    let outbox = door.outboxes.add(connection, notices);
+    door.metrics.connections.fetch_add(1, Ordering::Relaxed);
+    // Ends with this function however it ends.
+    let mut here = Presence { door: door.clone(), connection, parting: Ended::Gone.parting() };
+    info!(
+        client.id = %client,
+        user = arrival.user.as_deref(),
+        from = %peer.address,
+        over = peer.transport.name(),
+        keep_alive,
+        "client connected"
+    );
+    door.lane.send(vec![Event::Connect(Box::new(arrival))]).await;
 
     let ended = tokio::select! {
-        () = shutdown.cancelled() => return,
-        () = claim.revoked() => Ended::TakenOver,
-        ended = read(&mut reader, version, &mut link.tx, patience(&connect)) => ended,
-        ended = write(&mut writer, version, connack, &mut link.rx) => ended,
+        biased;
+        () = shutdown.cancelled() => Ended::Closed(DisconnectReasonCode::ServerShuttingDown),
+        ended = writer.run(&outbox, &mut socket_out) => ended,
+        ended = reader.run(&outbox, &mut socket_in) => ended,
     };
+    // Before the client can know of the end: one that is back at once finds its session at rest.
+    here.leave(ended.parting());
+    let patience = Duration::from_millis(door.config.write_timeout_ms);
+    let last_words = writer.finish(&ended, &mut socket_out);
+    if let Ok(Ok(())) = tokio::time::timeout(patience, last_words).await {
+        linger(&mut socket_in).await;
+    }
     match &ended {
-        Ended::Farewell => info!(client.id = %client, "client disconnected"),
-        other => warn!(client.id = %client, reason = %other, "client lost"),
+        Ended::Farewell(_) => info!(client.id = %client, "client disconnected"),
+        other => info!(client.id = %client, reason = %other, "client lost"),
     }
-    // What was read before the end still goes to the router, then the will.
-    drop(writer);
-    door.router.leave(link).await;
-    if let Some(will) = will
-        && !matches!(ended, Ended::Farewell)
-    {
-        door.router.publish(Publish::new(will.topic, will.message, will.retain)).await;
-    }
-    drop(claim);
 }
 
-/// Reads CONNECT; `None` if the client is not to be served.
-async fn greet(
-    config: &Config,
-    reader: &mut Reader,
-    writer: &mut OwnedWriteHalf,
-) -> Option<(Version, Connect, Option<LastWill>)> {
-    let limit = Duration::from_millis(config.connect_timeout_ms);
-    match timeout(limit, reader.connect()).await {
-        Ok(Ok((version, Packet::Connect(connect, _, will, _, _)))) => {
-            if connect.client_id.is_empty() && !connect.clean_session {
-                let code = ConnectReturnCode::ClientIdentifierNotValid;
-                let refusal = ConnAck { session_present: false, code };
-                let mut out = BytesMut::new();
-                if version.write(Packet::ConnAck(refusal, None), &mut out).is_ok() {
-                    // A client that is gone needs no refusal.
-                    let _ = writer.write_all(&out).await;
-                }
-                return None;
-            }
-            Some((version, connect, will))
-        }
-        Ok(Ok(_)) => None,
-        Ok(Err(error)) => {
-            debug!(%error, "no client");
-            None
-        }
-        Err(_) => {
-            debug!("no CONNECT in time");
-            None
+/// Lets a client read the last words. A socket that is closed with something in it to be read is
+/// reset, and what was written to it last is lost.
+async fn linger(socket: &mut (impl AsyncRead + Unpin)) {
+    const LINGER: Duration = Duration::from_millis(500);
+    const LINGER_BYTES: u64 = 256 << 10;
+    let rest = &mut socket.take(LINGER_BYTES);
+    let _gone = tokio::time::timeout(LINGER, tokio::io::copy(rest, &mut tokio::io::sink())).await;
+}
+
+/// A connection that the engine knows of.
+struct Presence {
+    door: Arc<Door>,
+    connection: ConnectionId,
+    /// How it ended; `None` where the broker ends, and the client has its time to come back.
+    parting: Option<Parting>,
+}
+
+impl Presence {
+    /// Says once how it ended.
+    fn leave(&mut self, parting: Option<Parting>) {
+        self.door.outboxes.remove(self.connection);
+        self.parting = None;
+        if let Some(parting) = parting {
+            // In its place behind all that the client sent.
+            self.door.lane.send_now(Event::Leave(self.connection, parting));
         }
     }
 }
 
-/// Tells a client of MQTT 5 the id that it was given.
-fn name(connack: Packet, assigned: Option<String>) -> Packet {
-    match connack {
-        Packet::ConnAck(ack, properties) => {
-            let mut properties = properties.unwrap_or_default();
-            properties.assigned_client_identifier = assigned;
-            Packet::ConnAck(ack, Some(properties))
-        }
-        packet => packet,
-    }
-}
-
-/// How long a client may be silent; for ever if it says so.
-fn patience(connect: &Connect) -> Option<Duration> {
-    match connect.keep_alive {
-        0 => None,
-        seconds => Some(Duration::from_millis(1500 * u64::from(seconds))),
-    }
-}
-
-/// Carries packets from the client to the router.
-async fn read(
-    reader: &mut Reader,
-    version: Version,
-    link: &mut LinkTx,
-    patience: Option<Duration>,
-) -> Ended {
-    loop {
-        let next = reader.next(version);
-        let first = match patience {
-            Some(patience) => match timeout(patience, next).await {
-                Ok(packet) => packet,
-                Err(_) => return Ended::Silent,
-            },
-            None => next.await,
-        };
-        // Everything that has arrived goes to the router as one event.
-        let mut packet = match first {
-            Ok(packet) => packet,
-            Err(error) => return error.into(),
-        };
-        loop {
-            if let Packet::Disconnect(disconnect, _) = &packet {
-                // The router hears of it when reader and writer have ended.
-                return match disconnect.reason_code {
-                    DisconnectReasonCode::NormalDisconnection => Ended::Farewell,
-                    _ => ReadError::Gone.into(),
-                };
-            }
-            match reader.buffered(version) {
-                Ok(Some(next)) => {
-                    link.buffer().push_back(packet);
-                    packet = next;
-                }
-                Ok(None) => break,
-                Err(error) => return error.into(),
-            }
-        }
-        if link.send(packet).await.is_err() {
-            return Ended::Dropped;
-        }
-    }
-}
-
-/// Carries packets from the router to the client.
-async fn write(
-    socket: &mut OwnedWriteHalf,
-    version: Version,
-    connack: Packet,
-    link: &mut LinkRx,
-) -> Ended {
-    let mut out = BytesMut::with_capacity(4096);
-    if version.write(connack, &mut out).is_err() {
-        return Ended::Dropped;
-    }
-    let mut paused = false;
-    loop {
-        if let Err(error) = socket.write_all(&out).await {
-            return error.into();
-        }
-        // A burst of chunks must not keep megabytes for a client that is idle again.
-        if out.capacity() > 4 * WRITE_BYTES {
-            out = BytesMut::with_capacity(4096);
-        } else {
-            out.clear();
-        }
-        if std::mem::take(&mut paused) && link.wake().await.is_err() {
-            return Ended::Dropped;
-        }
-        let mut next = link.next().await;
-        loop {
-            match next {
-                Ok(Some(Notification::Unschedule)) => paused = true,
-                Ok(Some(notification)) => {
-                    if let Some(packet) = notification.into() {
-                        // A packet that cannot be encoded is the sender's mistake.
-                        if let Err(error) = version.write(packet, &mut out) {
-                            debug!(%error, "packet dropped");
-                        }
-                    }
-                }
-                Ok(None) => {}
-                Err(_) => return Ended::Dropped,
-            }
-            if paused || out.len() >= WRITE_BYTES {
-                break;
-            }
-            match link.recv_deadline(Instant::now()) {
-                Ok(more) => next = Ok(more),
-                // Nothing more at the moment; a real end shows at the next wait.
-                Err(_) => break,
-            }
-        }
+impl Drop for Presence {
+    fn drop(&mut self) {
+        self.leave(self.parting);
     }
 }

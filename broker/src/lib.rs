@@ -12,118 +12,208 @@
 //! # }
 //! ```
 //!
-//! rumqttd's own server is not used: it cannot be stopped or told a free port, leaves
-//! Nagle's algorithm on, deadlocks with a client that sends and receives streams at
-//! once, and a single odd packet kills its router. Nothing is kept on disk: retained
-//! messages vanish with the process, and every [session] says its births again.
+//! rumqttd's own server is not used: one odd packet kills it, it has no access rules, and it keeps
+//! nothing. Its router is inside, as the one way that every event takes; everything else is ours
+//! (docs/adr/0004-front-door.md).
 //!
-//! Reading order: this file (listeners, and a new router when one dies), `connection`
-//! (one client), `codec` (what a client may send), `clients` (take-over), `router`
-//! (rumqttd behind a closure).
+//! ```text
+//! socket ─ connection ─▶ lane (rumqttd's router) ─▶ engine ─▶ core ─┬▶ store (SQLite)
+//!    ▲                                                              │
+//!    └──────────── connection ◀── outbox ◀── what is kept ◀─────────┘
+//! ```
 //!
-//! [session]: ../godwit_bus/struct.Session.html
+//! Reading order: `core` (what a broker decides, without sockets), `lane`, `engine`, `store`,
+//! `connection`, `packet`; then what operators see of it: `control`, `sys`, `exposition`, `admin`.
 
-mod clients;
-mod codec;
+pub mod access;
+mod accounts;
+pub mod admin;
+mod admission;
 mod config;
 mod connection;
-mod router;
+mod control;
+mod core;
+mod engine;
+mod exposition;
+mod frames;
+mod lane;
+pub mod listener;
+mod message;
+mod metrics;
+mod notice;
+mod outbox;
+mod packet;
+mod report;
+mod store;
+mod sys;
 
-use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{Semaphore, mpsc};
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 use tracing::{error, info, warn};
 
-pub use crate::config::Config;
-pub use crate::router::QUIET;
+pub use crate::accounts::{Accounts, AccountsError, Files, Nobody};
+pub use crate::config::{Anonymous, Config, Durability, Limits};
+pub use crate::control::{Control, NoAnswer};
+pub use crate::engine::EngineError;
+pub use crate::lane::QUIET;
+pub use crate::report::{ConnectionReport, Inventory, RetainedReport, SessionReport, TopicReport};
+pub use crate::store::StoreError;
 
-use crate::clients::Clients;
-use crate::router::Router;
+use crate::admission::Admission;
+use crate::connection::Door;
+use crate::engine::Engine;
+use crate::listener::{BoundAddress, ListenError, Listeners};
+use crate::metrics::{Metrics, Refused};
+use crate::outbox::Outboxes;
 
 /// Why a broker cannot start.
 #[derive(Debug, thiserror::Error)]
 pub enum BrokerError {
-    /// An address is taken, or not ours.
-    #[error("cannot listen on {address}: is another broker running there?")]
-    Listen {
-        /// The address.
-        address: SocketAddr,
-        /// What the kernel said.
-        source: io::Error,
-    },
-    /// No address is configured.
-    #[error("a broker needs an address to listen on: give one with --listen")]
-    NoAddress,
+    /// Its addresses or its certificate.
+    #[error(transparent)]
+    Listen(#[from] ListenError),
+    /// The files of accounts.
+    #[error(transparent)]
+    Accounts(#[from] AccountsError),
+    /// What it works with.
+    #[error(transparent)]
+    Engine(#[from] EngineError),
+    /// It would be a broker for nobody.
+    #[error(
+        "nobody could come in: set `password-file`, or certificates with `tls.clients`, or say \
+         `anonymous = \"loopback\"` for processes of this machine"
+    )]
+    Nobody,
 }
 
 /// A broker that listens: clients may connect, and are served once it runs.
-#[derive(Debug)]
 pub struct Broker {
-    config: Config,
-    listeners: Vec<TcpListener>,
-    addresses: Vec<SocketAddr>,
+    listeners: Listeners,
+    addresses: Vec<BoundAddress>,
+    door: Arc<Door>,
+    control: Control,
+    engine: Engine,
 }
 
-/// What the connections of one router share.
-struct Door {
-    config: Config,
-    router: Router,
-    clients: Arc<Clients>,
-    assigned: AtomicU64,
-}
-
-impl Door {
-    /// A client id for a client that brings none.
-    fn assign_id(&self) -> String {
-        format!("assigned-{}", self.assigned.fetch_add(1, Ordering::Relaxed))
+impl std::fmt::Debug for Broker {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Broker").field("addresses", &self.addresses).finish_non_exhaustive()
     }
 }
 
 impl Broker {
-    /// Binds every address of `config`. From here on clients can connect.
+    /// A broker with the accounts of its files: takes up what an earlier one kept, and binds every
+    /// address of `config`. From here on clients can connect.
     ///
     /// # Errors
-    /// When an address cannot be bound.
+    /// When an address cannot be bound, a file or the store not be used, or nobody could come in.
     pub async fn bind(config: Config) -> Result<Self, BrokerError> {
-        let (mut listeners, mut addresses) = (Vec::new(), Vec::new());
-        for &address in &config.listen {
-            let listen = |source| BrokerError::Listen { address, source };
-            // Tokio sets SO_REUSEADDR: a broker can come back at once.
-            let listener = TcpListener::bind(address).await.map_err(listen)?;
-            addresses.push(listener.local_addr().map_err(listen)?);
-            listeners.push(listener);
+        let are_certified = config.tls.as_ref().is_some_and(|tls| tls.clients.is_some());
+        let has_files = config.password_file.is_some() || config.acl_file.is_some();
+        if !has_files && !are_certified {
+            if config.anonymous == Anonymous::Never {
+                return Err(BrokerError::Nobody);
+            }
+            return Self::start(config, Arc::new(Nobody), None).await;
         }
-        if listeners.is_empty() {
-            return Err(BrokerError::NoAddress);
+        let (passwords, rules) = (config.password_file.clone(), config.acl_file.clone());
+        let files = Arc::new(Files::open(passwords, rules, are_certified)?);
+        Self::start(config, files.clone(), Some(files)).await
+    }
+
+    /// The same with accounts from elsewhere; those of files are not looked at.
+    ///
+    /// # Errors
+    /// Like [`bind`](Self::bind).
+    pub async fn bind_with(
+        config: Config,
+        accounts: Arc<dyn Accounts>,
+    ) -> Result<Self, BrokerError> {
+        Self::start(config, accounts, None).await
+    }
+
+    async fn start(
+        config: Config,
+        accounts: Arc<dyn Accounts>,
+        files: Option<Arc<Files>>,
+    ) -> Result<Self, BrokerError> {
+        let listeners = Listeners::bind(config.listener()).await?;
+        let addresses = listeners.addresses().to_vec();
+        let (outboxes, metrics) = (Outboxes::default(), Arc::new(Metrics::default()));
+        let (engine, lane) =
+            Engine::open(&config, outboxes.clone(), metrics.clone(), accounts.clone()).await?;
+        if config.anonymous != Anonymous::Never {
+            warn!(who = ?config.anonymous, "clients without an account are let in");
         }
-        Ok(Self { config, listeners, addresses })
+        let admission = Admission::new(accounts, config.anonymous);
+        let (next, stopped) = (AtomicU64::new(1), CancellationToken::new());
+        let door = Arc::new(Door { config, lane, outboxes, metrics, admission, next, stopped });
+        let control = Control::new(door.clone(), files, listeners.tls());
+        Ok(Self { listeners, addresses, door, control, engine })
     }
 
     /// The bound addresses, in the configured order, with their real ports.
-    pub fn addresses(&self) -> &[SocketAddr] {
+    pub fn addresses(&self) -> &[BoundAddress] {
         &self.addresses
     }
 
-    /// Serves until `shutdown`; the ports are free when it returns.
-    ///
-    /// A router that dies is replaced: clients lose their connection, not the broker.
+    /// The first of them that is an address and a port.
+    pub fn tcp_address(&self) -> Option<SocketAddr> {
+        self.addresses.iter().find_map(BoundAddress::tcp)
+    }
+
+    /// What can be asked of it while it runs.
+    pub fn control(&self) -> Control {
+        self.control.clone()
+    }
+
+    /// Serves until `shutdown`; when it returns the ports are free, clients of MQTT 5 have been told
+    /// why, and what is kept is written.
     pub async fn run(self, shutdown: CancellationToken) {
-        let (arrivals, mut streams) = mpsc::channel(64);
-        let mut listeners = JoinSet::new();
-        for listener in self.listeners {
-            listeners.spawn(accept(listener, arrivals.clone()));
+        let stop = CancellationToken::new();
+        let _stopped = self.door.stopped.clone().drop_guard();
+        // However this ends, even dropped with its runtime.
+        let _stops_it = stop.clone().drop_guard();
+        let (engine, ended) = (self.engine, stop.clone());
+        // Not a task: on a worker it would stand behind those who copy bulk.
+        let runtime = tokio::runtime::Handle::current();
+        let engine = tokio::task::spawn_blocking(move || runtime.block_on(engine.run(ended)));
+        let reporting = tokio::spawn(sys::run(self.control, shutdown.clone()));
+        let room = Arc::new(Semaphore::new(self.door.config.max_connections));
+        let (sink, mut arrivals) = mpsc::channel(64);
+        let listeners = tokio::spawn(self.listeners.run(sink, shutdown.clone()));
+        let mut connections = JoinSet::new();
+        loop {
+            let (stream, peer) = tokio::select! {
+                () = shutdown.cancelled() => break,
+                Some(arrival) = arrivals.recv() => arrival,
+                Some(_) = connections.join_next() => continue,
+            };
+            let metrics = &self.door.metrics;
+            metrics.sockets.fetch_add(1, Ordering::Relaxed);
+            let Ok(place) = Arc::clone(&room).try_acquire_owned() else {
+                metrics.connections_refused.add(Refused::Full, 1);
+                warn!(limit = self.door.config.max_connections, "client turned away: too many");
+                continue;
+            };
+            let (door, over) = (self.door.clone(), shutdown.clone());
+            connections.spawn(async move {
+                connection::serve(&door, stream, peer, &over).await;
+                drop(place);
+            });
         }
-        info!(addresses = ?self.addresses, "MQTT broker listening");
-        while !shutdown.is_cancelled() {
-            serve(&self.config, &mut streams, &shutdown).await;
+        drop(arrivals);
+        while connections.join_next().await.is_some() {}
+        stop.cancel();
+        let _ended = reporting.await;
+        if engine.await.is_err() || listeners.await.is_err() {
+            error!("a part of the broker panicked");
         }
-        listeners.shutdown().await;
         info!("MQTT broker stopped");
     }
 }
@@ -131,74 +221,8 @@ impl Broker {
 /// Binds and runs a broker until `shutdown`.
 ///
 /// # Errors
-/// When an address cannot be bound.
+/// Like [`Broker::bind`].
 pub async fn run(config: Config, shutdown: CancellationToken) -> Result<(), BrokerError> {
     Broker::bind(config).await?.run(shutdown).await;
     Ok(())
-}
-
-/// Serves clients until `shutdown` or the router's death.
-async fn serve(
-    config: &Config,
-    streams: &mut mpsc::Receiver<TcpStream>,
-    shutdown: &CancellationToken,
-) {
-    let Ok(router) = Router::start(config).await else {
-        error!("the router died at its start, starting another");
-        return;
-    };
-    let door = Arc::new(Door {
-        config: config.clone(),
-        router,
-        clients: Arc::default(),
-        assigned: AtomicU64::new(1),
-    });
-    let room = Arc::new(Semaphore::new(config.max_connections));
-    let over = shutdown.child_token();
-    let mut connections = JoinSet::new();
-    let mut death = Box::pin({
-        let door = Arc::clone(&door);
-        async move { door.router.died().await }
-    });
-    loop {
-        tokio::select! {
-            () = shutdown.cancelled() => break,
-            died = &mut death => {
-                error!(error = %died, "every client must reconnect");
-                break;
-            }
-            Some(stream) = streams.recv() => {
-                let Ok(place) = Arc::clone(&room).try_acquire_owned() else {
-                    warn!(limit = config.max_connections, "client turned away: too many");
-                    continue;
-                };
-                let (door, over) = (Arc::clone(&door), over.clone());
-                connections.spawn(async move {
-                    connection::serve(&door, stream, &over).await;
-                    drop(place);
-                });
-            }
-            Some(_) = connections.join_next() => {}
-        }
-    }
-    over.cancel();
-    // A dead router answers nobody: do not wait for goodbyes.
-    connections.shutdown().await;
-}
-
-async fn accept(listener: TcpListener, arrivals: mpsc::Sender<TcpStream>) {
-    loop {
-        match listener.accept().await {
-            Ok((stream, _)) => {
-                if arrivals.send(stream).await.is_err() {
-                    return;
-                }
-            }
-            Err(error) => {
-                // Out of descriptors, most likely: some will be given back.
-                warn!(%error, "cannot accept a client");
-                tokio::time::sleep(std::time::Duration::from_millis(100)).await;
-            }
-        }
-    }
 }

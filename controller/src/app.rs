@@ -7,14 +7,19 @@
 //!                                └─ peer/… ────────▶ streams (images to nodes)
 //! ```
 
+mod hub;
+
 use std::net::{IpAddr, SocketAddr};
+use std::os::unix::fs::DirBuilderExt as _;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
-use godwit_broker::{Broker, BrokerError};
+use godwit_broker::BrokerError;
 use godwit_bus::stream::{MqttLink, Streams};
-use godwit_bus::{BrokerUrl, Delivery, Inbox, Link, Publication, PublishError, Session};
+use godwit_bus::{
+    BrokerUrl, Credentials, Delivery, Inbox, Link, Publication, PublishError, Session,
+};
 use godwit_proto::frame::{ControllerHello, FromNode, ToNode};
 use godwit_proto::id::NodeId;
 use godwit_proto::topic::{Filter, Peer, Topic};
@@ -24,6 +29,7 @@ use tokio::sync::{Mutex, broadcast, mpsc};
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
+use crate::accounts::{Accounts, PapersError};
 use crate::api::{self, Api};
 use crate::commands::{Commands, Intake};
 use crate::config::{BrokerChoice, Config};
@@ -37,6 +43,8 @@ use crate::registry::Registry;
 use crate::service::{Parts, Service};
 use crate::store::{Store, StoreError, StoreHandle};
 use crate::supply::Supply;
+
+use self::hub::Hub;
 
 /// How many frames wait on their way to nodes.
 const FRAMES: usize = 1024;
@@ -82,6 +90,15 @@ pub enum AppError {
         /// What the kernel said.
         source: std::io::Error,
     },
+    /// There is neither a broker here nor one elsewhere.
+    #[error("there is no broker: name one with --broker")]
+    NoBroker,
+    /// The fabric's authority cannot be used.
+    #[error(transparent)]
+    Papers(#[from] PapersError),
+    /// The system has no random bytes.
+    #[error(transparent)]
+    Random(#[from] godwit_trust::NoRandomness),
     /// mDNS does not work here.
     #[error(transparent)]
     Discovery(#[from] DiscoveryError),
@@ -90,7 +107,7 @@ pub enum AppError {
 /// A controller that listens; its clients are served once it runs.
 pub struct Controller {
     config: Config,
-    broker: Option<Broker>,
+    hub: Option<Hub>,
     /// Held as long as this controller may write the database.
     _lock: std::fs::File,
     rest: TcpListener,
@@ -108,24 +125,27 @@ impl Controller {
     /// Every [`AppError`] but those of the session and of mDNS.
     pub async fn bind(config: Config) -> Result<Self, AppError> {
         let data = &config.data_dir;
-        std::fs::create_dir_all(data)
+        std::fs::DirBuilder::new()
+            .recursive(true)
+            .mode(0o700)
+            .create(data)
             .map_err(|source| AppError::DataDir { path: data.clone(), source })?;
         let lock = lock(data)?;
         let file = data.join("godwit.db");
         let core_store = Store::open(&file)?;
         let store = StoreHandle::open(&file)?;
         let images = Images::open(data.join("images"), store.clone())?;
-        let broker = match &config.broker {
-            BrokerChoice::Embedded(listen) => {
-                let config = godwit_broker::Config { listen: listen.clone(), ..Default::default() };
-                Some(Broker::bind(config).await?)
+        let hub = match &config.broker {
+            BrokerChoice::Embedded(wanted) => {
+                let fabric = core_store.fabric()?;
+                Some(Hub::bind(wanted, data, store.clone(), fabric).await?)
             }
             BrokerChoice::External(_) => None,
         };
         let at = |source| AppError::Listen { address: config.listen, source };
         let rest = TcpListener::bind(config.listen).await.map_err(at)?;
         let rest_address = rest.local_addr().map_err(at)?;
-        Ok(Self { config, broker, _lock: lock, rest, rest_address, store, core_store, images })
+        Ok(Self { config, hub, _lock: lock, rest, rest_address, store, core_store, images })
     }
 
     /// Where the REST API is, with its real port.
@@ -134,8 +154,8 @@ impl Controller {
     }
 
     /// Where the embedded broker is, with its real ports; nothing if the broker is elsewhere.
-    pub fn broker_addresses(&self) -> &[SocketAddr] {
-        self.broker.as_ref().map(Broker::addresses).unwrap_or_default()
+    pub fn broker_addresses(&self) -> Vec<SocketAddr> {
+        self.hub.as_ref().map(Hub::addresses).unwrap_or_default()
     }
 
     /// Serves until `shutdown`, or until a part ends by itself, which ends all.
@@ -145,23 +165,30 @@ impl Controller {
     /// # Errors
     /// [`AppError::Session`], [`AppError::Discovery`] and [`AppError::Store`].
     pub async fn run(self, shutdown: CancellationToken) -> Result<(), AppError> {
-        let url = self.broker_url();
+        let (url, credentials, place) = match (&self.hub, &self.config.broker) {
+            (Some(hub), BrokerChoice::Embedded(wanted)) => {
+                let (url, credentials) = hub.own();
+                (url, Some(credentials), hub.place(&wanted.listen))
+            }
+            (_, BrokerChoice::External(url)) => (url.clone(), None, elsewhere(url)),
+            (None, BrokerChoice::Embedded(_)) => return Err(AppError::NoBroker),
+        };
         let (broker_over, parts_over) = (CancellationToken::new(), shutdown.child_token());
         let fabric = self.store.call(|store| store.fabric()).await?;
         let (events, watching) = broadcast::channel::<Event>(BACKLOG);
         let registry = Registry::open(self.store.clone(), events.clone()).await?;
         let latest = Latest::default();
-        let discovery = if self.config.has_mdns {
-            Some(Discovery::open(fabric, place(&url, self.broker.is_some()))?)
-        } else {
-            None
-        };
+        let discovery = self.config.has_mdns.then(|| Discovery::open(fabric, place)).transpose()?;
 
-        let mut brokers = JoinSet::new();
-        if let Some(broker) = self.broker {
-            brokers.spawn(broker.run(broker_over.clone()));
-        }
-        let (session, inbox) = Session::open(session_config(url, fabric))?;
+        let control = self.hub.as_ref().map(|hub| hub.broker.control());
+        let (mut brokers, mut parts) = (JoinSet::new(), JoinSet::new());
+        let over = || parts_over.child_token();
+        let accounts = self.hub.map(|hub| {
+            parts.spawn(hub.renewing(over()));
+            brokers.spawn(hub.broker.run(broker_over.clone()));
+            hub.accounts
+        });
+        let (session, inbox) = Session::open(session_config(url, credentials, fabric))?;
         let (frames, outbound) = mpsc::channel(FRAMES);
         let decisions = Decisions::open(self.core_store, frames, events)?;
         let service = Service::new(Parts {
@@ -178,8 +205,6 @@ impl Controller {
             Arc::new(Supply::new(self.images)),
         );
 
-        let mut parts = JoinSet::new();
-        let over = || parts_over.child_token();
         let publisher =
             Publisher::new(session.clone(), self.store.clone(), registry.clone(), latest);
         parts.spawn(publisher.run(watching, over()));
@@ -192,6 +217,7 @@ impl Controller {
             decisions: decisions.clone(),
             streams: streams.clone(),
             commands,
+            joins: accounts.clone().map(|accounts| (accounts, session.clone())),
         };
         parts.spawn(routes.run(inbox, over()));
         parts.spawn(greet(decisions, session.clone(), over()));
@@ -201,7 +227,8 @@ impl Controller {
         }
         let keeper = (registry, over());
         parts.spawn(async move { keeper.0.run(keeper.1).await });
-        let api = Api { service, link: session.link(), fabric, shutdown: over() };
+        let link = session.link();
+        let api = Api { service, accounts, link, broker: control, fabric, shutdown: over() };
         parts.spawn(async move {
             if let Err(error) = api::serve(self.rest, api).await {
                 tracing::error!(%error, "the REST API broke");
@@ -229,22 +256,6 @@ impl Controller {
         tracing::info!("controller is down");
         Ok(())
     }
-
-    fn broker_url(&self) -> BrokerUrl {
-        match (&self.config.broker, self.broker_addresses()) {
-            (BrokerChoice::External(url), _) => url.clone(),
-            (BrokerChoice::Embedded(_), addresses) => {
-                // A broker that is bound has an address; one on every link is here as well.
-                let bound = addresses.first().copied();
-                let mut address =
-                    bound.unwrap_or(SocketAddr::from((std::net::Ipv4Addr::LOCALHOST, 1883)));
-                if address.ip().is_unspecified() {
-                    address.set_ip(std::net::Ipv4Addr::LOCALHOST.into());
-                }
-                address.into()
-            }
-        }
-    }
 }
 
 fn lock(data: &std::path::Path) -> Result<std::fs::File, AppError> {
@@ -257,10 +268,17 @@ fn lock(data: &std::path::Path) -> Result<std::fs::File, AppError> {
     }
 }
 
-fn session_config(broker: BrokerUrl, fabric: uuid::Uuid) -> godwit_bus::Config {
+fn session_config(
+    broker: BrokerUrl,
+    credentials: Option<Credentials>,
+    fabric: uuid::Uuid,
+) -> godwit_bus::Config {
     let mut config = godwit_bus::Config::new(broker, format!("godwit-controller-{fabric}"));
+    config.credentials = credentials;
     config.subscriptions = vec![
         Filter::ControllerIn,
+        Filter::JoinRequests,
+        Filter::RenewRequests,
         Filter::Nodes,
         Filter::Commands,
         Filter::Inbox(Peer::Controller),
@@ -270,12 +288,12 @@ fn session_config(broker: BrokerUrl, fabric: uuid::Uuid) -> godwit_bus::Config {
     config
 }
 
-/// What mDNS says of the broker: a broker elsewhere is announced if its address is known.
-fn place(url: &BrokerUrl, is_embedded: bool) -> BrokerPlace {
-    let address: Option<IpAddr> = url.host().trim_matches(['[', ']']).parse().ok();
-    // On this machine it is on every link; nobody else's loopback leads here.
-    let is_elsewhere = |address: &IpAddr| !is_embedded && !address.is_loopback();
-    BrokerPlace { address: address.filter(is_elsewhere), port: url.port() }
+/// What mDNS says of a broker elsewhere: it is announced if its address is known, and not by the
+/// loopback that leads nobody else there.
+fn elsewhere(url: &BrokerUrl) -> Option<BrokerPlace> {
+    let address: IpAddr = url.host().trim_matches(['[', ']']).parse().ok()?;
+    let is_far = !address.is_loopback();
+    is_far.then(|| BrokerPlace { address: Some(address), port: url.port(), authority: None })
 }
 
 /// Hands each delivery to whom it is for.
@@ -284,6 +302,8 @@ struct Routes {
     decisions: Decisions,
     streams: Streams,
     commands: Intake,
+    /// Where there are accounts of our own.
+    joins: Option<(Accounts, Session)>,
 }
 
 impl Routes {
@@ -312,6 +332,11 @@ impl Routes {
                 self.streams.on_bulk(from, delivery.payload);
             }
             Some(Topic::Command { .. }) => self.commands.take(delivery),
+            Some(topic @ (Topic::JoinRequest { .. } | Topic::RenewRequest { .. })) => {
+                if let Some((accounts, session)) = &self.joins {
+                    accounts.take(session, topic, &delivery.payload).await;
+                }
+            }
             Some(topic) => self.registry.hear(topic, &delivery.payload),
             None => tracing::debug!(topic = delivery.raw_topic, "not a topic of ours"),
         }

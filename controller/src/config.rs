@@ -7,6 +7,8 @@ use std::net::{Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
 
 use clap::Parser;
+use godwit_broker::Anonymous;
+use godwit_broker::listener::{Endpoint, EndpointError};
 use godwit_bus::{BrokerUrl, BrokerUrlError};
 use serde::Deserialize;
 
@@ -14,6 +16,9 @@ use crate::service::{Pool, PoolError};
 
 /// Where the file is looked for when none is named.
 const FILE: &str = "/etc/godwit/controller.toml";
+
+/// Where the embedded broker listens: to the network by TLS, to this machine as it comes.
+const LISTEN: [&str; 2] = ["0.0.0.0:8883=tls+secure-websocket", "127.0.0.1:1883"];
 
 /// The controller's command line. What is left out comes from the file, then from the
 /// defaults.
@@ -53,9 +58,17 @@ struct Settings {
     /// A broker elsewhere, mqtt://HOST[:PORT], in place of the embedded one
     #[arg(long, env = "GODWIT_BROKER", value_name = "URL")]
     broker: Option<String>,
-    /// Where the embedded broker listens [default: 0.0.0.0:1883]
-    #[arg(long, env = "GODWIT_BROKER_LISTEN", value_name = "ADDRESS", value_delimiter = ',')]
-    broker_listen: Option<Vec<SocketAddr>>,
+    /// Where the embedded broker listens, and for what, as godwit-broker has it [default:
+    /// 0.0.0.0:8883=tls+secure-websocket,127.0.0.1:1883]
+    #[arg(long, env = "GODWIT_BROKER_LISTEN", value_name = "ENDPOINT", value_delimiter = ',')]
+    broker_listen: Option<Vec<Endpoint>>,
+    /// Who comes to the embedded broker without an account: never, loopback or anyone [default: never]
+    #[arg(long, env = "GODWIT_ANONYMOUS", value_name = "WHO")]
+    anonymous: Option<Anonymous>,
+    /// A name or address by which clients reach the embedded broker, beside this machine's own; may
+    /// be repeated
+    #[arg(long, env = "GODWIT_BROKER_NAME", value_name = "NAME", value_delimiter = ',')]
+    broker_name: Option<Vec<String>>,
     /// Addresses for containers [default: 10.77.1.0/24]
     #[arg(long, env = "GODWIT_POOL", value_name = "RANGE")]
     pool: Option<String>,
@@ -70,11 +83,22 @@ struct Settings {
     no_mdns: Option<bool>,
 }
 
+/// The broker in this process.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Embedded {
+    /// Where it listens.
+    pub listen: Vec<Endpoint>,
+    /// Who comes in without an account.
+    pub anonymous: Anonymous,
+    /// Names of it beside the machine's own.
+    pub names: Vec<String>,
+}
+
 /// Which broker the fabric uses.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum BrokerChoice {
-    /// One in this process, listening there.
-    Embedded(Vec<SocketAddr>),
+    /// One in this process.
+    Embedded(Embedded),
     /// One elsewhere.
     External(BrokerUrl),
 }
@@ -118,6 +142,9 @@ pub enum ConfigError {
     /// The broker's address is none.
     #[error(transparent)]
     Broker(#[from] BrokerUrlError),
+    /// Where the embedded broker is to listen.
+    #[error(transparent)]
+    Endpoint(#[from] EndpointError),
     /// The pool is none.
     #[error(transparent)]
     Pool(#[from] PoolError),
@@ -145,8 +172,14 @@ impl Config {
         let broker = match (settings.broker, settings.broker_listen) {
             (Some(_), Some(_)) => return Err(ConfigError::TwoBrokers),
             (Some(url), None) => BrokerChoice::External(url.parse()?),
-            (None, Some(listen)) => BrokerChoice::Embedded(listen),
-            (None, None) => BrokerChoice::Embedded(godwit_broker::Config::default().listen),
+            (None, listen) => BrokerChoice::Embedded(Embedded {
+                listen: match listen {
+                    Some(listen) => listen,
+                    None => LISTEN.iter().map(|text| text.parse()).collect::<Result<_, _>>()?,
+                },
+                anonymous: settings.anonymous.unwrap_or_default(),
+                names: settings.broker_name.unwrap_or_default(),
+            }),
         };
         let pool = Pool::new(
             settings.pool.as_deref().unwrap_or("10.77.1.0/24"),
@@ -179,6 +212,8 @@ impl Settings {
             listen: self.listen.or(below.listen),
             broker,
             broker_listen,
+            anonymous: self.anonymous.or(below.anonymous),
+            broker_name: self.broker_name.or(below.broker_name),
             pool: self.pool.or(below.pool),
             pool_prefix: self.pool_prefix.or(below.pool_prefix),
             pool_gateway: self.pool_gateway.or(below.pool_gateway),
@@ -212,8 +247,12 @@ mod tests {
     fn the_defaults_let_the_demo_run() {
         let config = load("", &[]).unwrap();
         assert_eq!(config.listen, "0.0.0.0:7180".parse().unwrap());
-        let listen = vec!["0.0.0.0:1883".parse().unwrap()];
-        assert_eq!(config.broker, BrokerChoice::Embedded(listen));
+        let plain = "127.0.0.1:1883".parse().unwrap();
+        let listen = vec!["0.0.0.0:8883=tls+secure-websocket".parse().unwrap(), plain];
+        assert_eq!(
+            config.broker,
+            BrokerChoice::Embedded(Embedded { listen, ..Embedded::default() })
+        );
         assert!(config.has_mdns);
         let address = config.pool.free([]).unwrap();
         assert_eq!((address.ip, address.prefix), ([10, 77, 1, 1].into(), 16));

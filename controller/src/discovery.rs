@@ -6,6 +6,7 @@ use std::collections::HashMap;
 use std::net::IpAddr;
 
 use godwit_proto::id::NodeId;
+use godwit_trust::Fingerprint;
 use mdns_sd::{IfKind, Receiver, ServiceDaemon, ServiceEvent, ServiceInfo};
 use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
@@ -14,6 +15,8 @@ use crate::registry::Registry;
 
 /// Any MQTT broker.
 const MQTT: &str = "_mqtt._tcp.local.";
+/// Any MQTT broker over TLS.
+const SECURE: &str = "_secure-mqtt._tcp.local.";
 /// A fabric's broker.
 const FABRIC: &str = "_godwit._tcp.local.";
 /// Nodes.
@@ -31,6 +34,8 @@ pub struct BrokerPlace {
     pub address: Option<IpAddr>,
     /// Its port.
     pub port: u16,
+    /// The fingerprint of the authority by which it is to be believed, where it speaks TLS.
+    pub authority: Option<Fingerprint>,
 }
 
 /// The controller's voice and ears on the local links.
@@ -40,21 +45,29 @@ pub struct Discovery {
 }
 
 impl Discovery {
-    /// Announces the fabric `fabric` with its broker, and begins to look for nodes.
+    /// Announces the fabric `fabric` with its broker, if others can reach that, and begins to look
+    /// for nodes.
     ///
     /// # Errors
     /// When the host allows no multicast sockets.
-    pub fn open(fabric: Uuid, broker: BrokerPlace) -> Result<Self, DiscoveryError> {
+    pub fn open(fabric: Uuid, broker: Option<BrokerPlace>) -> Result<Self, DiscoveryError> {
         let daemon = ServiceDaemon::new()?;
         daemon.disable_interface(vec![IfKind::LoopbackV4, IfKind::LoopbackV6])?;
-        let text = HashMap::from([
+        let mut text = HashMap::from([
             ("version".to_owned(), env!("CARGO_PKG_VERSION").to_owned()),
             ("fabric".to_owned(), fabric.to_string()),
         ]);
+        if let Some(authority) = broker.and_then(|broker| broker.authority) {
+            text.insert("ca".to_owned(), authority.to_string());
+            text.insert("path".to_owned(), "/mqtt".to_owned());
+        }
         // Named after the fabric, so that two controllers on one network do not contend.
         let name = format!("godwit-{}", &fabric.simple().to_string()[..8]);
         let host = format!("{name}.local.");
-        for service in [MQTT, FABRIC] {
+        for (service, broker) in broker.into_iter().flat_map(|broker| {
+            let mqtt = if broker.authority.is_some() { SECURE } else { MQTT };
+            [(mqtt, broker), (FABRIC, broker)]
+        }) {
             let info = match broker.address {
                 Some(address) => {
                     ServiceInfo::new(service, &name, &host, address, broker.port, text.clone())?

@@ -20,6 +20,7 @@
 //! - [`images`] keeps archives and [`supply`] hands them to nodes; [`publish`] keeps the
 //!   state topics.
 
+pub mod accounts;
 pub mod api;
 pub mod app;
 #[cfg(test)]

@@ -30,6 +30,7 @@ use crate::engine::{Engine, EngineConfig, ImageDirs, Podman};
 use crate::expedite::Expedite;
 use crate::hands::{Hands, ImageLocks, Tools};
 use crate::ledger::{self, LedgerError};
+use crate::membership::{Membership, MembershipError};
 use crate::network::{Network, NetworkConfig, NetworkError};
 use crate::serve::{self, ImageSource, Requests};
 use crate::telemetry::{self, Telemetry};
@@ -64,6 +65,9 @@ pub enum AgentError {
     /// mDNS.
     #[error(transparent)]
     Discovery(#[from] crate::discovery::DiscoveryError),
+    /// What makes it a node of its fabric.
+    #[error(transparent)]
+    Membership(#[from] MembershipError),
     /// The session with the broker.
     #[error("the session with the broker")]
     Session(#[from] godwit_bus::PublishError),
@@ -93,11 +97,18 @@ pub async fn run(config: Config, shutdown: CancellationToken) -> Result<(), Agen
     };
     let network = Network::start(NetworkConfig { bridge: config.bridge.clone() }).await?;
 
+    let membership = Membership::open(&config).await?;
     let discovery = Discovery::open().map(Arc::new);
-    let broker = match (&config.broker, &discovery) {
-        (Some(broker), _) => broker.clone(),
+    let known = match (&config.broker, &membership) {
+        (Some(broker), _) => Some(broker.clone()),
+        (None, Some(membership)) => membership.broker().await,
+        (None, None) => None,
+    };
+    let authority = membership.as_ref().map(|membership| membership.authority());
+    let broker = match (known, &discovery) {
+        (Some(broker), _) => broker,
         (None, Ok(discovery)) => tokio::select! {
-            found = discovery.find_broker() => found?,
+            found = discovery.find_broker(authority.as_deref()) => found?,
             () = shutdown.cancelled() => return Ok(()),
         },
         (None, Err(_)) => return discovery.map(drop).map_err(AgentError::from),
@@ -111,7 +122,11 @@ pub async fn run(config: Config, shutdown: CancellationToken) -> Result<(), Agen
     {
         tracing::warn!(%error, "the node is not announced by mDNS");
     }
-    let (session, inbox) = Session::open(bus_config(&config.node, broker, &info))?;
+    let mut bus = bus_config(&config.node, broker, &info);
+    if let Some(membership) = &membership {
+        membership.equip(&mut bus)?;
+    }
+    let (session, inbox) = Session::open(bus)?;
 
     let me = Peer::Node(config.node.clone());
     let source = ImageSource::new(engine.clone(), spool.clone());
@@ -149,13 +164,18 @@ pub async fn run(config: Config, shutdown: CancellationToken) -> Result<(), Agen
     tasks.spawn(publish(config.node.clone(), session.clone(), outbox));
     tasks.spawn(greet(session.clone(), driver.clone()));
     tasks.spawn(driver.clone().tick());
-    tasks.spawn(route(inbox, driver, streams.clone(), engine.clone(), messages));
+    let renewals = membership.map(|membership| {
+        let (answers, renewing) = membership.renewing(session.clone());
+        tasks.spawn(renewing);
+        answers
+    });
+    tasks.spawn(route(inbox, driver, streams.clone(), engine.clone(), messages, renewals));
     let telemetry = Telemetry::new(&config.data_dir);
     tasks.spawn(measure(config.node.clone(), session.clone(), telemetry, tools));
     let probing = probe(config.clone(), engine_config, session.clone(), info);
     tasks.spawn(probing);
     if let (None, Ok(discovery)) = (&config.broker, &discovery) {
-        tasks.spawn(discovery.clone().follow(session.clone()));
+        tasks.spawn(discovery.clone().follow(session.clone(), authority));
     }
 
     shutdown.cancelled().await;
@@ -249,6 +269,7 @@ async fn route<E: Engine>(
     streams: Streams,
     engine: Arc<E>,
     messages: mpsc::Sender<FromNode>,
+    renewals: Option<mpsc::Sender<Vec<u8>>>,
 ) {
     let mut requests = Requests::new(messages);
     while let Some(Delivery { topic, raw_topic, payload, .. }) = inbox.recv().await {
@@ -264,6 +285,12 @@ async fn route<E: Engine>(
                 }
                 Err(error) => tracing::warn!(%error, "not a frame of the controller's"),
             },
+            Some(Topic::RenewAnswer { .. }) => {
+                if let Some(renewals) = &renewals {
+                    // One is waited for at a time.
+                    let _ = renewals.try_send(payload.to_vec());
+                }
+            }
             Some(Topic::ControllerHello) => driver.feed(Input::Hello).await,
             Some(Topic::PeerCtl { from, .. }) => streams.on_ctl(&from, &payload),
             Some(Topic::PeerBulk { from, .. }) => streams.on_bulk(&from, payload),

@@ -33,6 +33,8 @@ enum LogFormat {
 enum Command {
     /// Run the agent until it is told to stop; containers run on without it
     Run(config::Run),
+    /// Make this machine a node of a fabric, by a token of `godwit node token`
+    Join(config::Join),
     /// Try by doing whether containers can be moved to and from this node, and say what is missing
     Doctor(config::Run),
 }
@@ -51,6 +53,7 @@ pub fn main() -> ExitCode {
         runtime.block_on(async {
             match cli.command {
                 Command::Run(run) => serve(run).await,
+                Command::Join(join) => become_node(join).await,
                 Command::Doctor(run) => crate::doctor::command(run).await,
             }
         })
@@ -85,6 +88,18 @@ async fn serve(run: config::Run) -> anyhow::Result<ExitCode> {
         stop.cancel();
     });
     crate::agent::run(run.resolve()?, shutdown).await?;
+    Ok(ExitCode::SUCCESS)
+}
+
+async fn become_node(join: config::Join) -> anyhow::Result<ExitCode> {
+    let (token, broker) = (join.token()?, join.run.broker.clone());
+    let config = join.run.resolve()?;
+    let identity = crate::join::join(&token, config.node, broker, &config.data_dir).await?;
+    tracing::info!(
+        node = %identity.node,
+        fabric = %identity.fabric,
+        "joined: `godwit-agent run` is a node of this fabric from now on"
+    );
     Ok(ExitCode::SUCCESS)
 }
 

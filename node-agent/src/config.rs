@@ -14,9 +14,13 @@ pub struct Run {
     /// The node's name in the fabric [default: the host's name]
     #[arg(long, env = "GODWIT_NODE")]
     pub node: Option<NodeId>,
-    /// The broker, as `mqtt://HOST` or `mqtt://HOST:PORT` [default: found by mDNS]
+    /// The broker, as `mqtts://HOST`, or `mqtt://HOST` for one without TLS, each with `:PORT` where it
+    /// is not 8883 or 1883 [default: where it joined, else found by mDNS]
     #[arg(long, env = "GODWIT_BROKER")]
     pub broker: Option<BrokerUrl>,
+    /// A token of `godwit node token`: joins with it unless this machine is a node already
+    #[arg(long, env = "GODWIT_TOKEN", hide_env_values = true)]
+    pub token: Option<String>,
     /// The bridge that containers are attached to; made when it is not there
     #[arg(long, env = "GODWIT_BRIDGE")]
     pub bridge: Option<String>,
@@ -48,6 +52,30 @@ pub struct Run {
     pub config: Option<PathBuf>,
 }
 
+/// Make this machine a node of a fabric.
+#[derive(Debug, Clone, Parser)]
+pub struct Join {
+    /// The token; `-` reads it from standard input
+    #[arg(value_name = "TOKEN")]
+    given: String,
+    /// The same settings as for `run`
+    #[command(flatten)]
+    pub run: Run,
+}
+
+impl Join {
+    /// The token.
+    ///
+    /// # Errors
+    /// When standard input cannot be read.
+    pub fn token(&self) -> std::io::Result<String> {
+        match self.given.as_str() {
+            "-" => std::io::read_to_string(std::io::stdin()),
+            text => Ok(text.to_owned()),
+        }
+    }
+}
+
 #[derive(Debug, Default, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 struct File {
@@ -70,6 +98,8 @@ pub struct Config {
     pub node: NodeId,
     /// The broker, if it is not to be searched for.
     pub broker: Option<BrokerUrl>,
+    /// What to join with, if it has not joined.
+    pub token: Option<String>,
     /// The bridge for containers.
     pub bridge: String,
     /// Ledger and spool.
@@ -147,6 +177,7 @@ impl Run {
         Ok(Config {
             node,
             broker,
+            token: self.token,
             bridge: self.bridge.or(file.bridge).unwrap_or_else(|| "br0".into()),
             data_dir: self.data_dir.or(file.data_dir).unwrap_or_else(|| "/var/lib/godwit".into()),
             run_dir: self.run_dir.or(file.run_dir).unwrap_or_else(|| "/run/godwit".into()),

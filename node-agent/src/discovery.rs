@@ -87,11 +87,13 @@ impl Discovery {
         Ok(Self { daemon })
     }
 
-    /// Waits until a fabric's broker answers. Cancel safe.
+    /// Waits until a broker answers: of the fabric with that authority, or, without one, of any that
+    /// lets everybody in. Cancel safe.
     ///
     /// # Errors
     /// When the query cannot be sent.
-    pub async fn find_broker(&self) -> Result<BrokerUrl, DiscoveryError> {
+    pub async fn find_broker(&self, own: Option<&str>) -> Result<BrokerUrl, DiscoveryError> {
+        let mut strangers = BTreeSet::new();
         for round in 1u32.. {
             // An answer may lack its addresses, or lose them on the way, and is not repeated:
             // asked anew, it comes whole.
@@ -101,16 +103,30 @@ impl Discovery {
             while let Ok(answer) = timeout_at(end, answers.recv_async()).await {
                 let answer = answer.map_err(|_| mdns_sd::Error::Msg("its daemon ended".into()))?;
                 if let ServiceEvent::ServiceResolved(found) = answer {
+                    let authority = found.get_property_val_str("ca");
+                    if authority != own {
+                        let fabric = found.get_property_val_str("fabric").unwrap_or("?");
+                        strangers.insert(fabric.to_owned());
+                        continue;
+                    }
                     let port = found.get_port();
                     let addresses: BTreeSet<_> = found.get_addresses_v4().into_iter().collect();
                     let at = addresses.iter().map(|ip| SocketAddr::new(IpAddr::V4(*ip), port));
                     if let Some(at) = first_reachable(at).await {
-                        return Ok(at.into());
+                        let broker = BrokerUrl::from(at);
+                        return Ok(if own.is_some() { broker.over_tls() } else { broker });
                     }
                     tracing::debug!(?addresses, port, "no address of a fabric's broker answers");
                 }
             }
             if round.is_multiple_of(REMIND) {
+                if !strangers.is_empty() {
+                    tracing::info!(
+                        fabrics = ?strangers,
+                        "there are fabrics here that this node has not joined: make a token there \
+                         with `godwit node token`, and run `godwit-agent join TOKEN`"
+                    );
+                }
                 tracing::info!(
                     "looking for a fabric by mDNS ({FABRIC}); is a controller running on this \
                      network? else give --broker mqtt://HOST"
@@ -122,12 +138,12 @@ impl Discovery {
 
     /// Looks for the broker anew whenever `session` has been without it for a while: it may
     /// have moved to another address. Ends with the session.
-    pub async fn follow(self: Arc<Self>, session: Session) {
+    pub async fn follow(self: Arc<Self>, session: Session, own: Option<String>) {
         let mut link = session.link();
         while is_lost(&mut link, PATIENCE).await {
             tracing::info!("looking for the broker by mDNS again: it may have moved");
             tokio::select! {
-                found = self.find_broker() => match found {
+                found = self.find_broker(own.as_deref()) => match found {
                     Ok(broker) => session.set_broker(broker),
                     Err(error) => tracing::warn!(%error, "the broker is not looked for"),
                 },

@@ -11,6 +11,7 @@
 //! | [`container`] | what a container is to the fabric, and what a kernel shows of it |
 //! | [`topic`] | the topic tree: parsing is the inverse of printing |
 //! | [`command`], [`node`] | the public JSON: what people may ask, what nodes say of themselves |
+//! | [`join`] | how a node comes to belong |
 //! | [`wire`], [`frame`] | the frames between controller and nodes: a version byte, then postcard |
 //! | [`timeline`] | the moments of a hand-over, for people |
 //! | [`stream`] | how a checkpoint or an image travels: resumable, pulled by its receiver |
@@ -22,6 +23,7 @@ pub mod command;
 pub mod container;
 pub mod frame;
 pub mod id;
+pub mod join;
 pub mod migration;
 pub mod node;
 pub mod stream;

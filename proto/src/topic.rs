@@ -54,6 +54,14 @@ pub enum Topic {
     ControllerIn { node: NodeId },
     /// `godwit/v1/controller/hello`: a controller's run, so that agents announce again.
     ControllerHello,
+    /// `godwit/v1/join/<id>/request`: somebody with a token asks to be let in as a node.
+    JoinRequest { id: RequestId },
+    /// `godwit/v1/join/<id>/answer`: what became of it.
+    JoinAnswer { id: RequestId },
+    /// `godwit/v1/renew/<node>/request`: a node asks for its next certificate.
+    RenewRequest { node: NodeId },
+    /// `godwit/v1/renew/<node>/answer`: and has it.
+    RenewAnswer { node: NodeId },
     /// `app/<tenant>/<tail>`: the tenant's own.
     App { tenant: Tenant, tail: Tail },
     /// `$SYS/broker/<tail>`: what the broker says of itself.
@@ -228,6 +236,10 @@ impl FromStr for Topic {
             }
             ["controller", "in", id] => Self::ControllerIn { node: node(id).map_err(name)? },
             ["controller", "hello"] => Self::ControllerHello,
+            ["join", id, "request"] => Self::JoinRequest { id: id.parse().map_err(name)? },
+            ["join", id, "answer"] => Self::JoinAnswer { id: id.parse().map_err(name)? },
+            ["renew", id, "request"] => Self::RenewRequest { node: node(id).map_err(name)? },
+            ["renew", id, "answer"] => Self::RenewAnswer { node: node(id).map_err(name)? },
             _ => return Err(unknown()),
         })
     }
@@ -267,6 +279,10 @@ impl fmt::Display for Topic {
             Self::PeerBulk { to, from } => write!(f, "{ROOT}/agent/{to}/peer/{from}/bulk"),
             Self::ControllerIn { node } => write!(f, "{ROOT}/controller/in/{node}"),
             Self::ControllerHello => write!(f, "{ROOT}/controller/hello"),
+            Self::JoinRequest { id } => write!(f, "{ROOT}/join/{id}/request"),
+            Self::JoinAnswer { id } => write!(f, "{ROOT}/join/{id}/answer"),
+            Self::RenewRequest { node } => write!(f, "{ROOT}/renew/{node}/request"),
+            Self::RenewAnswer { node } => write!(f, "{ROOT}/renew/{node}/answer"),
             Self::App { tenant, tail } => write!(f, "app/{tenant}/{}", tail.0),
             Self::Sys { tail } => write!(f, "$SYS/broker/{}", tail.0),
         }
@@ -286,6 +302,14 @@ pub enum Filter {
     Nodes,
     /// The state of every node.
     NodeStates,
+    /// What nodes ask that want to be let in.
+    JoinRequests,
+    /// What one of them is answered.
+    JoinAnswer(RequestId),
+    /// What nodes ask that need their next certificate.
+    RenewRequests,
+    /// What one of them is answered.
+    RenewAnswer(NodeId),
     /// Every tenant's commands.
     Commands,
     /// Operators' commands.
@@ -304,6 +328,10 @@ impl fmt::Display for Filter {
             Self::ControllerHello => write!(f, "{ROOT}/controller/hello"),
             Self::Nodes => write!(f, "{ROOT}/node/#"),
             Self::NodeStates => write!(f, "{ROOT}/node/+/state"),
+            Self::JoinRequests => write!(f, "{ROOT}/join/+/request"),
+            Self::JoinAnswer(id) => write!(f, "{ROOT}/join/{id}/answer"),
+            Self::RenewRequests => write!(f, "{ROOT}/renew/+/request"),
+            Self::RenewAnswer(node) => write!(f, "{ROOT}/renew/{node}/answer"),
             Self::Commands => write!(f, "{ROOT}/tenant/+/command/+"),
             Self::AdminCommands => write!(f, "{ROOT}/admin/command/+"),
             Self::Tenant(tenant) => write!(f, "{ROOT}/tenant/{tenant}/#"),

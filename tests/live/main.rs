@@ -8,6 +8,7 @@ mod criu;
 mod deaths;
 mod engine;
 mod failures;
+mod joining;
 mod leftovers;
 mod moves;
 mod scene;

@@ -19,11 +19,22 @@ const ECHO: &str = "7000";
 #[derive(Debug)]
 pub struct Fabric {
     programs: RefCell<BTreeMap<String, Program>>,
-    has_broker_apart: bool,
+    door: Door,
     edges: Vec<String>,
     logs: tempfile::TempDir,
     // Last: the programs end before their hosts.
     lab: Lab,
+}
+
+/// How the fabric's broker is reached.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Door {
+    /// The controller's, where everybody may do everything.
+    Open,
+    /// The same in a program of its own.
+    Apart,
+    /// As it is by default: TLS, accounts, nodes that join with tokens.
+    Joined,
 }
 
 /// A running program of the fabric.
@@ -41,7 +52,7 @@ impl Fabric {
     /// # Panics
     /// When anything of it does not come up.
     pub fn start(edges: u8) -> Self {
-        Self::bare(edges).complete()
+        Self::bare(edges, Door::Open).complete()
     }
 
     /// As [`Self::start`], with the broker as a program of its own.
@@ -49,19 +60,36 @@ impl Fabric {
     /// # Panics
     /// When anything of it does not come up.
     pub fn with_broker_apart(edges: u8) -> Self {
-        let mut fabric = Self::bare(edges);
-        fabric.has_broker_apart = true;
+        let fabric = Self::bare(edges, Door::Apart);
         fabric.start_broker();
         fabric.complete()
     }
 
+    /// As [`Self::start`], with TLS, accounts, and nodes that join with tokens.
+    ///
+    /// # Panics
+    /// When anything of it does not come up.
+    pub fn joined(edges: u8) -> Self {
+        let fabric = Self::bare(edges, Door::Joined);
+        fabric.start_controller();
+        for host in &fabric.edges {
+            let token = fabric.godwit(&["node", "token", host]).ok();
+            let join = crate::program("godwit-agent");
+            let join = [&*join.to_string_lossy(), "join", "--node", host, token.trim()];
+            fabric.lab.run(host, &join).ok();
+        }
+        fabric.edges.iter().for_each(|host| fabric.start_agent(host));
+        fabric.edges.iter().for_each(|host| fabric.await_fit(host));
+        fabric
+    }
+
     /// A lab in which nothing runs yet.
-    fn bare(edges: u8) -> Self {
+    fn bare(edges: u8, door: Door) -> Self {
         let logs = tempfile::tempdir().expect("a directory for logs");
         let edges =
             (0..edges).map(|n| format!("edge-{}", char::from(b'a' + n))).collect::<Vec<_>>();
         let lab = Lab::up(edges.len() as u8);
-        Self { programs: RefCell::default(), has_broker_apart: false, edges, logs, lab }
+        Self { programs: RefCell::default(), door, edges, logs, lab }
     }
 
     fn complete(self) -> Self {
@@ -79,8 +107,12 @@ impl Fabric {
     /// Starts the controller with its embedded broker.
     pub fn start_controller(&self) {
         let mut command = vec!["--data-dir", "/var/lib/godwit/controller"];
-        if self.has_broker_apart {
-            command.extend(["--broker", "mqtt://127.0.0.1:1883"]);
+        match self.door {
+            Door::Apart => command.extend(["--broker", "mqtt://127.0.0.1:1883"]),
+            Door::Open => {
+                command.extend(["--broker-listen", "0.0.0.0:1883", "--anonymous", "anyone"]);
+            }
+            Door::Joined => {}
         }
         self.start_program("controller", "hub", "godwit-controller", &command);
         eventually("the controller answers", || {
@@ -91,10 +123,11 @@ impl Fabric {
 
     /// Starts a broker on the hub.
     pub fn start_broker(&self) {
-        self.start_program("broker", "hub", "godwit-broker", &["--listen", "0.0.0.0:1883"]);
+        let open = ["--listen", "0.0.0.0:1883", "--anonymous", "anyone"];
+        self.start_program("broker", "hub", "godwit-broker", &open);
     }
 
-    /// Starts the agent of an edge host: it finds the broker by mDNS alone.
+    /// Starts the agent of an edge host: it finds the broker by mDNS, or where it joined.
     pub fn start_agent(&self, host: &str) {
         self.start_program(host, host, "godwit-agent", &["run", "--node", host]);
     }

@@ -3,12 +3,15 @@
 #![expect(clippy::unwrap_used, reason = "what fails here fails the test that asked for it")]
 #![allow(dead_code, reason = "each test file uses its part")]
 
+pub(crate) mod accounts;
+pub(crate) mod client;
+
 use std::future::Future;
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use godwit_broker::{Broker, Config as BrokerConfig};
+use godwit_broker::{Broker, Config as BrokerConfig, Control};
 use godwit_bus::{Config, Delivery, Inbox, Link, Session};
 use godwit_proto::id::NodeId;
 use godwit_proto::topic::{Filter, Topic};
@@ -21,6 +24,7 @@ use tokio_util::sync::CancellationToken;
 /// A running broker; stopped when dropped.
 pub(crate) struct Hub {
     pub(crate) address: SocketAddr,
+    pub(crate) control: Control,
     shutdown: CancellationToken,
     task: Option<JoinHandle<()>>,
 }
@@ -31,15 +35,15 @@ impl Hub {
     }
 
     pub(crate) async fn start_at(address: SocketAddr) -> Self {
-        Self::start_with(BrokerConfig { listen: vec![address], ..BrokerConfig::default() }).await
+        Self::start_with(BrokerConfig::open_to_all(address)).await
     }
 
     pub(crate) async fn start_with(config: BrokerConfig) -> Self {
         let broker = Broker::bind(config).await.unwrap();
-        let address = broker.addresses()[0];
+        let (address, control) = (broker.tcp_address().unwrap(), broker.control());
         let shutdown = CancellationToken::new();
         let task = Some(tokio::spawn(broker.run(shutdown.clone())));
-        Self { address, shutdown, task }
+        Self { address, control, shutdown, task }
     }
 
     /// Stops it; its port is free afterwards.

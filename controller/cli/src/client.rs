@@ -12,7 +12,7 @@ use bytes::Bytes;
 use reqwest::{Body, Method, RequestBuilder, Response, Url};
 use serde_json::Value;
 
-use crate::error::{Failure, Problem};
+use crate::error::{Failure, Peer, Problem};
 
 /// How long an ordinary answer may take; above the controller's own patience with a node.
 const ANSWER: Duration = Duration::from_secs(60);
@@ -30,14 +30,21 @@ impl FromStr for Host {
 
     /// Reads a URL; `hub` and `hub:7180` do as well.
     fn from_str(text: &str) -> Result<Self, String> {
+        Self::with_port(text, 7180)
+    }
+}
+
+impl Host {
+    /// Reads a URL; without a scheme and a port it has that one.
+    pub(crate) fn with_port(text: &str, port: u16) -> Result<Self, String> {
         let whole = if text.contains("://") { text.to_owned() } else { format!("http://{text}") };
         let mut url =
-            Url::parse(&whole).map_err(|error| format!("{error}; try http://HOST:7180"))?;
+            Url::parse(&whole).map_err(|error| format!("{error}; try http://HOST:{port}"))?;
         if url.scheme() != "http" || url.host().is_none() {
-            return Err("only http:// is spoken; try http://HOST:7180".to_owned());
+            return Err(format!("only http:// is spoken; try http://HOST:{port}"));
         }
         if url.port().is_none() && !text.contains("://") {
-            url.set_port(Some(7180)).map_err(|()| "it cannot have a port".to_owned())?;
+            url.set_port(Some(port)).map_err(|()| "it cannot have a port".to_owned())?;
         }
         Ok(Self(url))
     }
@@ -58,6 +65,9 @@ pub(crate) struct Client {
     http: reqwest::Client,
     events: reqwest::Client,
     host: Host,
+    /// An operator's name and password, for what only operators may do.
+    operator: Option<(String, String)>,
+    peer: Peer,
 }
 
 impl Client {
@@ -65,6 +75,15 @@ impl Client {
     ///
     /// Proxies of the environment are not used: the controller is on this network.
     pub(crate) fn new(host: Host) -> Result<Self, Failure> {
+        Self::of(Peer::Controller, host)
+    }
+
+    /// A client of a broker that stands alone, at its address for operators.
+    pub(crate) fn of_broker(host: Host) -> Result<Self, Failure> {
+        Self::of(Peer::Broker, host)
+    }
+
+    fn of(peer: Peer, host: Host) -> Result<Self, Failure> {
         let builder = || reqwest::Client::builder().no_proxy().connect_timeout(CONNECT);
         let built = |client: reqwest::Result<_>| {
             client.map_err(|error| Failure::Failed { message: chain(&error), remedy: None })
@@ -73,6 +92,8 @@ impl Client {
             http: built(builder().build())?,
             events: built(builder().read_timeout(SILENCE).build())?,
             host,
+            operator: std::env::var("GODWIT_USER").ok().zip(std::env::var("GODWIT_PASSWORD").ok()),
+            peer,
         })
     }
 
@@ -167,6 +188,10 @@ impl Client {
 
     /// Sends a request and turns a refusal into a failure.
     async fn send(&self, request: RequestBuilder) -> Result<Response, Failure> {
+        let request = match &self.operator {
+            Some((user, password)) => request.basic_auth(user, Some(password)),
+            None => request,
+        };
         let answer = request.send().await.map_err(|error| self.unreachable(&error))?;
         let status = answer.status();
         if status.is_success() {
@@ -186,7 +211,7 @@ impl Client {
 
     /// An answer that is not what the API promises.
     pub(crate) fn foreign(&self, what: String) -> Failure {
-        Failure::Foreign { host: self.host.to_string(), what }
+        Failure::Foreign { peer: self.peer, host: self.host.to_string(), what }
     }
 
     fn unreachable(&self, error: &reqwest::Error) -> Failure {
@@ -195,7 +220,7 @@ impl Client {
         } else {
             root_cause(error)
         };
-        Failure::Unreachable { host: self.host.to_string(), cause }
+        Failure::Unreachable { peer: self.peer, host: self.host.to_string(), cause }
     }
 }
 

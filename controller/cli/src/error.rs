@@ -1,6 +1,7 @@
 //! Why a command failed, what its user can do about it, and the exit code that
 //! tells scripts.
 
+use std::fmt;
 use std::io::{self, Write};
 
 use serde::Deserialize;
@@ -25,6 +26,23 @@ pub(crate) enum Exit {
     Interrupted = 130,
 }
 
+/// Whom a command asks.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Peer {
+    Controller,
+    /// One that stands alone.
+    Broker,
+}
+
+impl fmt::Display for Peer {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Controller => "controller",
+            Self::Broker => "broker",
+        })
+    }
+}
+
 /// Why a command did not do what it was asked for.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum Failure {
@@ -35,11 +53,11 @@ pub(crate) enum Failure {
     #[error("{}", .problem.message)]
     Refused { status: u16, problem: Problem },
     /// Nobody answers at the address.
-    #[error("cannot reach the controller at {host}: {cause}")]
-    Unreachable { host: String, cause: String },
+    #[error("cannot reach the {peer} at {host}: {cause}")]
+    Unreachable { peer: Peer, host: String, cause: String },
     /// Somebody answers, in another language.
-    #[error("what answers at {host} is not a Godwit controller: {what}")]
-    Foreign { host: String, what: String },
+    #[error("what answers at {host} is not a Godwit {peer}: {what}")]
+    Foreign { peer: Peer, host: String, what: String },
     /// It was ordered, and failed.
     #[error("{message}")]
     Failed { message: String, remedy: Option<String> },
@@ -107,6 +125,14 @@ impl Failure {
         match self {
             Self::Usage { remedy, .. } | Self::Failed { remedy, .. } => remedy.clone(),
             Self::Refused { problem, .. } => problem.remedy.clone(),
+            Self::Unreachable { peer: Peer::Broker, .. } => Some(
+                "start it with `godwit-broker --admin 127.0.0.1:9883`, and name that address with \
+                 --url; it is one of the broker's own machine unless it was told otherwise"
+                    .to_owned(),
+            ),
+            Self::Foreign { peer: Peer::Broker, .. } => {
+                Some("name the broker's address for operators: --url http://HOST:9883".to_owned())
+            }
             Self::Unreachable { .. } => Some(
                 "start it with `godwit-controller`, or name another with --host http://HOST:7180 \
                  or the environment variable GODWIT_HOST"

@@ -4,6 +4,7 @@
 //! `{code, message, remedy, reasons}` with a fitting status (`error`). The rules are the
 //! services'; here is only how requests are read and answers written.
 
+mod accounts;
 mod containers;
 mod error;
 mod events;
@@ -12,13 +13,16 @@ mod migrations;
 mod nodes;
 
 use std::convert::Infallible;
+use std::net::SocketAddr;
 
 use axum::Router;
 use axum::extract::{DefaultBodyLimit, FromRequestParts, State};
 use axum::http::StatusCode;
 use axum::http::request::Parts;
+use axum::middleware::from_extractor_with_state;
 use axum::response::{IntoResponse, Json, Response};
-use axum::routing::{get, post};
+use axum::routing::{any, get, post};
+use godwit_broker::Control;
 use godwit_bus::Link;
 use godwit_proto::id::Tenant;
 use serde::Serialize;
@@ -27,6 +31,7 @@ use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
+use crate::accounts::Accounts;
 use crate::refusal::Refusal;
 use crate::service::Service;
 use error::ApiError;
@@ -39,8 +44,12 @@ const BODY_BYTES: usize = 1 << 20;
 pub struct Api {
     /// What they ask.
     pub service: Service,
+    /// The accounts, where the broker is here.
+    pub accounts: Option<Accounts>,
     /// Whether the broker is there.
     pub link: watch::Receiver<Link>,
+    /// The broker, if it is this program's.
+    pub broker: Option<Control>,
     /// The fabric's id.
     pub fabric: Uuid,
     /// The program ends: so do the event streams.
@@ -53,12 +62,15 @@ pub struct Api {
 /// When the listener breaks.
 pub async fn serve(listener: TcpListener, api: Api) -> std::io::Result<()> {
     let shutdown = api.shutdown.clone();
-    axum::serve(listener, router(api)).with_graceful_shutdown(shutdown.cancelled_owned()).await
+    let service = router(api).into_make_service_with_connect_info::<SocketAddr>();
+    axum::serve(listener, service).with_graceful_shutdown(shutdown.cancelled_owned()).await
 }
 
 /// Every route.
 pub fn router(api: Api) -> Router {
+    let broker = broker(&api);
     let v1 = Router::new()
+        .nest("/broker", broker)
         .route("/nodes", get(nodes::list))
         .route("/nodes/{node}", get(nodes::inspect))
         .route("/nodes/{node}/fence", post(nodes::fence))
@@ -74,6 +86,11 @@ pub fn router(api: Api) -> Router {
         .route("/images", get(images::list))
         .route("/images/{*image}", axum::routing::delete(images::remove))
         .route("/events", get(events::stream))
+        .route("/accounts", get(accounts::list).post(accounts::add))
+        .route("/accounts/{name}", axum::routing::delete(accounts::remove))
+        .route("/accounts/{name}/password", post(accounts::password))
+        .route("/tokens", post(accounts::invite))
+        .route("/authority", get(accounts::authority))
         .layer(DefaultBodyLimit::max(BODY_BYTES))
         // After the layer: an image is as large as it is, and streams to the disk.
         .route("/images", post(images::upload).layer(DefaultBodyLimit::disable()));
@@ -84,6 +101,25 @@ pub fn router(api: Api) -> Router {
         .fallback(not_found)
         .method_not_allowed_fallback(method_not_allowed)
         .with_state(api)
+}
+
+/// The broker's routes, for operators.
+fn broker(api: &Api) -> Router<Api> {
+    match &api.broker {
+        Some(control) => godwit_broker::admin::api(control.clone())
+            .layer(from_extractor_with_state::<accounts::Operator, Api>(api.clone())),
+        None => Router::new().route("/{*rest}", any(broker_elsewhere)),
+    }
+}
+
+async fn broker_elsewhere() -> ApiError {
+    Refusal::new(
+        "broker-elsewhere",
+        "the broker is not this controller's own",
+        "ask it where it runs: `godwit broker --url http://HOST:9883`, if it is a godwit-broker \
+         with `admin`",
+    )
+    .into()
 }
 
 /// The tenant that a request is for: the default one, until accounts exist.
@@ -137,7 +173,7 @@ async fn not_found(uri: axum::http::Uri) -> ApiError {
     Refusal::new(
         "not-found",
         format!("there is nothing at {}", uri.path()),
-        "the API begins at /api/v1: nodes, containers, migrations, images, events",
+        "the API begins at /api/v1: nodes, containers, migrations, images, events, broker",
     )
     .into()
 }

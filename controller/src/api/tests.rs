@@ -20,7 +20,9 @@ async fn rest() -> Rest {
     let shutdown = CancellationToken::new();
     let api = Api {
         service: stand.service.clone(),
+        accounts: None,
         link: watched,
+        broker: None,
         fabric: Uuid::new_v4(),
         shutdown: shutdown.clone(),
     };
@@ -315,4 +317,33 @@ async fn a_node_is_fenced_once_it_is_lost_or_by_force() {
     assert!(start["remedy"].as_str().unwrap().contains("godwit rm web"), "{start}");
     let (_, moved) = rest.post("/api/v1/containers/web/migrate", json!({"to": "edge-b"})).await;
     assert_eq!(moved["reasons"][0]["code"], "lost", "{moved}");
+}
+
+#[tokio::test]
+async fn the_brokers_routes_are_there_where_the_broker_is_ours() {
+    let rest = rest().await;
+    let (status, answer) = rest.get("/api/v1/broker/clients").await;
+    assert_eq!((status, &answer["code"]), (409, &json!("broker-elsewhere")));
+
+    let open = godwit_broker::Config::open_to_all("127.0.0.1:0".parse().unwrap());
+    let broker = godwit_broker::Broker::bind(open).await.unwrap();
+    let (_link, link) = watch::channel(Link::Up);
+    let api = Api {
+        service: rest.stand.service.clone(),
+        link,
+        accounts: None,
+        broker: Some(broker.control()),
+        fabric: Uuid::new_v4(),
+        shutdown: rest.shutdown.clone(),
+    };
+    tokio::spawn(broker.run(rest.shutdown.clone()));
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let base = format!("http://{}", listener.local_addr().unwrap());
+    tokio::spawn(serve(listener, api));
+    let rest = Rest { base, ..rest };
+    assert_eq!(rest.get("/api/v1/broker/clients").await, (200, json!([])));
+    let (status, answer) = rest.get("/api/v1/broker/nothing").await;
+    assert_eq!((status, &answer["code"]), (404, &json!("not-found")));
+    let (status, answer) = rest.ask(Method::DELETE, "/api/v1/broker/clients/x", None).await;
+    assert_eq!((status, &answer["code"]), (404, &json!("unknown-client")));
 }

@@ -1,13 +1,20 @@
 use godwit_proto::topic::Filter;
 
+use godwit_broker::{Anonymous, Broker};
+
 use super::*;
+use crate::config::Embedded;
 use crate::service::Pool;
 
 fn config(directory: &std::path::Path) -> Config {
     Config {
         data_dir: directory.join("data"),
         listen: "127.0.0.1:0".parse().unwrap(),
-        broker: BrokerChoice::Embedded(vec!["127.0.0.1:0".parse().unwrap()]),
+        broker: BrokerChoice::Embedded(Embedded {
+            listen: vec!["127.0.0.1:0".parse().unwrap()],
+            anonymous: Anonymous::Anyone,
+            ..Embedded::default()
+        }),
         pool: Pool::new("10.77.1.0/24", 16, None).unwrap(),
         has_mdns: false,
         log_format: crate::config::LogFormat::Text,
@@ -16,10 +23,9 @@ fn config(directory: &std::path::Path) -> Config {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_controller_greets_the_agents_that_were_there_first() {
-    let listen = vec!["127.0.0.1:0".parse().unwrap()];
-    let broker =
-        Broker::bind(godwit_broker::Config { listen, ..Default::default() }).await.unwrap();
-    let url = BrokerUrl::from(broker.addresses()[0]);
+    let open = godwit_broker::Config::open_to_all("127.0.0.1:0".parse().unwrap());
+    let broker = Broker::bind(open).await.unwrap();
+    let url = BrokerUrl::from(broker.tcp_address().unwrap());
     let over = CancellationToken::new();
     let broker = tokio::spawn(broker.run(over.clone()));
     let mut agent = godwit_bus::Config::new(url.clone(), "edge-a");
@@ -81,9 +87,9 @@ async fn a_port_in_use_is_named_with_what_to_do() {
 }
 
 #[test]
-fn a_broker_on_this_machine_is_announced_by_this_machines_own_addresses() {
-    let place = |url: &str, is_embedded| place(&url.parse().unwrap(), is_embedded).address;
-    assert_eq!(place("mqtt://127.0.0.1:1883", false), None);
-    assert_eq!(place("mqtt://10.0.0.7", true), None);
-    assert_eq!(place("mqtt://10.0.0.7", false), Some([10, 0, 0, 7].into()));
+fn a_broker_elsewhere_is_announced_if_its_address_leads_there() {
+    let place = |url: &str| elsewhere(&url.parse().unwrap()).and_then(|place| place.address);
+    assert_eq!(place("mqtt://127.0.0.1:1883"), None);
+    assert_eq!(place("mqtt://hub"), None);
+    assert_eq!(place("mqtt://10.0.0.7"), Some([10, 0, 0, 7].into()));
 }

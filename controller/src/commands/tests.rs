@@ -39,12 +39,9 @@ async fn commands(stand: &Stand, broker: &godwit_bus::BrokerUrl, over: Cancellat
 }
 
 async fn fixture() -> Fixture {
-    let config = godwit_broker::Config {
-        listen: vec!["127.0.0.1:0".parse().unwrap()],
-        ..Default::default()
-    };
+    let config = godwit_broker::Config::open_to_all("127.0.0.1:0".parse().unwrap());
     let broker = Broker::bind(config).await.unwrap();
-    let url = godwit_bus::BrokerUrl::from(broker.addresses()[0]);
+    let url = godwit_bus::BrokerUrl::from(broker.tcp_address().unwrap());
     tokio::spawn(broker.run(CancellationToken::new()));
     let (tenant, replies) = session(&url, "alice", Filter::Tenant(Stand::tenant()));
     tenant.up().await.unwrap();

@@ -5,13 +5,15 @@
 //! because the choreography persists before it acts or tells. SQL stands in this
 //! folder and nowhere else: `compute` (containers), `migration` (attempts and
 //! history), `verdict` (what was decided), `device` (nodes), `image`, `request`
-//! (what came over MQTT), and `handle` for those who must not block.
+//! (what came over MQTT), `account` and `invitation` (who may come), and `handle` for those who must not block.
 
+mod account;
 mod compute;
 mod convert;
 mod device;
 mod handle;
 mod image;
+mod invitation;
 mod migration;
 mod request;
 mod verdict;
@@ -24,10 +26,12 @@ use rusqlite::{Connection, ErrorCode, OptionalExtension, params};
 use rusqlite_migration::{M, Migrations};
 use uuid::Uuid;
 
+pub use account::{AccountKind, AccountRow};
 pub use compute::{ContainerRow, ContainerState, Intent};
 pub use device::DeviceRow;
 pub use handle::StoreHandle;
 pub use image::ImageRow;
+pub use invitation::{CertificateRow, InvitationRow};
 pub use migration::{AttemptRow, MigrationFilter, PhaseMark, Prediction, Seen};
 pub use request::{Claim, RequestRow};
 pub use verdict::{Amendment, AmendmentRow, Verdict, VerdictRow};
@@ -40,6 +44,7 @@ const BUSY: Duration = Duration::from_secs(10);
 const STEPS: &[M<'_>] = &[
     M::up(include_str!("../../migrations/001-founding.sql")),
     M::up(include_str!("../../migrations/002-timeline.sql")),
+    M::up(include_str!("../../migrations/003-accounts.sql")),
 ];
 
 /// Why the database could not do what it was asked.

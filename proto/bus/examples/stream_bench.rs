@@ -152,12 +152,9 @@ async fn archive(
 async fn main() {
     let megabytes = std::env::args().nth(1).map_or(256, |text| text.parse().unwrap());
     let bytes = megabytes << 20;
-    let config = godwit_broker::Config {
-        listen: vec![SocketAddr::from(([127, 0, 0, 1], 0))],
-        ..Default::default()
-    };
+    let config = godwit_broker::Config::open_to_all(SocketAddr::from(([127, 0, 0, 1], 0)));
     let broker = Broker::bind(config).await.unwrap();
-    let address = broker.addresses()[0];
+    let address = broker.tcp_address().unwrap();
     tokio::spawn(broker.run(CancellationToken::new()));
     let (source, pinger, _) = node("edge-a", address).await;
     let (target, _session, mut pings) = node("edge-b", address).await;

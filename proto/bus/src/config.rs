@@ -2,22 +2,27 @@
 
 use std::fmt;
 use std::str::FromStr;
+use std::sync::Arc;
 use std::time::Duration;
 
 use godwit_proto::topic::Filter;
 
 use crate::message::Publication;
 
-/// Where a broker listens: `mqtt://host:port`, port 1883 if none is given.
+/// Where a broker listens: `mqtt://host:port`, or `mqtts://host:port` for TLS; ports 1883 and 8883 if
+/// none is given.
 #[derive(Clone, PartialEq, Eq, Hash)]
 pub struct BrokerUrl {
+    is_secure: bool,
     host: String,
     port: u16,
 }
 
 /// Why a text is not a broker's address.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("`{text}` is not a broker's address ({why}): write mqtt://HOST or mqtt://HOST:PORT")]
+#[error(
+    "`{text}` is not a broker's address ({why}): write mqtt://HOST:PORT, or mqtts://HOST:PORT for TLS"
+)]
 pub struct BrokerUrlError {
     text: String,
     why: &'static str,
@@ -33,6 +38,16 @@ impl BrokerUrl {
     pub fn port(&self) -> u16 {
         self.port
     }
+
+    /// True where TLS is spoken.
+    pub fn is_secure(&self) -> bool {
+        self.is_secure
+    }
+
+    /// The same place over TLS.
+    pub fn over_tls(self) -> Self {
+        Self { is_secure: true, ..self }
+    }
 }
 
 impl From<std::net::SocketAddr> for BrokerUrl {
@@ -41,7 +56,7 @@ impl From<std::net::SocketAddr> for BrokerUrl {
             std::net::IpAddr::V4(ip) => ip.to_string(),
             std::net::IpAddr::V6(ip) => format!("[{ip}]"),
         };
-        Self { host, port: address.port() }
+        Self { is_secure: false, host, port: address.port() }
     }
 }
 
@@ -50,14 +65,19 @@ impl FromStr for BrokerUrl {
 
     fn from_str(text: &str) -> Result<Self, BrokerUrlError> {
         let wrong = |why| BrokerUrlError { text: text.to_owned(), why };
-        let rest = text.strip_prefix("mqtt://").ok_or_else(|| wrong("it needs mqtt://"))?;
+        let (is_secure, rest) = match (text.strip_prefix("mqtt://"), text.strip_prefix("mqtts://"))
+        {
+            (Some(rest), _) => (false, rest),
+            (_, Some(rest)) => (true, rest),
+            _ => return Err(wrong("it needs mqtt:// or mqtts://")),
+        };
         let rest = rest.strip_suffix('/').unwrap_or(rest);
         // The last colon separates the port, unless it stands inside an IPv6 address.
         let (host, port) = match rest.rsplit_once(':') {
             Some((host, port)) if !port.ends_with(']') => {
                 (host, port.parse().map_err(|_| wrong("the port is not a number to 65535"))?)
             }
-            _ => (rest, 1883),
+            _ => (rest, if is_secure { 8883 } else { 1883 }),
         };
         let bare_ipv6 = host.contains(':') && !(host.starts_with('[') && host.ends_with(']'));
         if bare_ipv6 {
@@ -66,13 +86,14 @@ impl FromStr for BrokerUrl {
         if host.is_empty() || host.contains(['/', '@', ' ']) {
             return Err(wrong("there is no host in it"));
         }
-        Ok(Self { host: host.to_owned(), port })
+        Ok(Self { is_secure, host: host.to_owned(), port })
     }
 }
 
 impl fmt::Display for BrokerUrl {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "mqtt://{}:{}", self.host, self.port)
+        let scheme = if self.is_secure { "mqtts" } else { "mqtt" };
+        write!(f, "{scheme}://{}:{}", self.host, self.port)
     }
 }
 
@@ -106,6 +127,8 @@ pub struct Config {
     pub client_id: String,
     /// The account, where the broker asks for one.
     pub credentials: Option<Credentials>,
+    /// How a broker over TLS is believed, and what it is shown.
+    pub tls: Option<Arc<rustls::ClientConfig>>,
     /// How often the connection is probed; whole seconds, at least one. A broker that
     /// is silent for twice as long, or takes longer to accept one packet, is given up.
     pub keep_alive: Duration,
@@ -135,6 +158,7 @@ impl Config {
             broker,
             client_id: client_id.into(),
             credentials: None,
+            tls: None,
             keep_alive: Duration::from_secs(10),
             will: None,
             births: Vec::new(),
@@ -157,6 +181,7 @@ mod tests {
         for (text, printed) in [
             ("mqtt://hub", "mqtt://hub:1883"),
             ("mqtt://hub:1/", "mqtt://hub:1"),
+            ("mqtts://hub", "mqtts://hub:8883"),
             ("mqtt://[::1]:1884", "mqtt://[::1]:1884"),
             ("mqtt://[fe80::1]", "mqtt://[fe80::1]:1883"),
         ] {
@@ -166,9 +191,7 @@ mod tests {
 
     #[test]
     fn a_wrong_address_is_refused_with_the_reason() {
-        for text in
-            ["hub:1883", "mqtts://hub", "mqtt://", "mqtt://:1", "mqtt://hub:x", "mqtt://::1"]
-        {
+        for text in ["hub:1883", "ws://hub", "mqtt://", "mqtt://:1", "mqtt://hub:x", "mqtt://::1"] {
             assert!(text.parse::<BrokerUrl>().is_err(), "{text}");
         }
     }

@@ -9,7 +9,10 @@
 use std::future::ready;
 use std::time::Duration;
 
-use rumqttc::{ConnectionError, EventLoop, LastWill, MqttOptions, Packet, QoS, StateError};
+use rumqttc::{
+    ConnectionError, EventLoop, LastWill, MqttOptions, Packet, QoS, StateError, TlsConfiguration,
+    Transport,
+};
 use tokio::time::timeout;
 
 use crate::config::{BrokerUrl, Config};
@@ -20,6 +23,9 @@ const CONNECT_SECONDS: u64 = 5;
 /// Why there is no connection, or no longer.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum WireError {
+    /// There is nothing by which a broker over TLS could be believed.
+    #[error("{broker} speaks TLS, and this program has joined no fabric: join with a token first")]
+    NoTrust { broker: BrokerUrl },
     /// The broker is not reachable, or refused the session.
     #[error("cannot connect to {broker}: {source}")]
     Connect { broker: BrokerUrl, source: Box<ConnectionError> },
@@ -45,7 +51,12 @@ impl Wire {
     /// Connects. Cancel-safe.
     pub(crate) async fn connect(config: &Config) -> Result<Self, WireError> {
         let broker = config.broker.clone();
-        let mut events = EventLoop::new(options(config), 1);
+        let mut options = options(config);
+        if broker.is_secure() {
+            let Some(tls) = config.tls.clone() else { return Err(WireError::NoTrust { broker }) };
+            options.set_transport(Transport::Tls(TlsConfiguration::Rustls(tls)));
+        }
+        let mut events = EventLoop::new(options, 1);
         events.network_options.set_tcp_nodelay(true);
         events.network_options.set_connection_timeout(CONNECT_SECONDS);
         match events.poll().await {

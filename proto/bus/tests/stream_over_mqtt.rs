@@ -33,9 +33,9 @@ struct Running {
 }
 
 async fn start_broker(address: SocketAddr) -> Running {
-    let config = godwit_broker::Config { listen: vec![address], ..Default::default() };
-    let broker = Broker::bind(config).await.expect("the port is free");
-    let address = broker.addresses()[0];
+    let broker =
+        Broker::bind(godwit_broker::Config::open_to_all(address)).await.expect("the port is free");
+    let address = broker.tcp_address().expect("it has a port");
     let stop = CancellationToken::new();
     let task = tokio::spawn(broker.run(stop.clone()));
     Running { address, stop, task }

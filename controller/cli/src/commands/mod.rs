@@ -1,5 +1,7 @@
 //! What each command does, one file a subject.
 
+mod account;
+mod broker;
 mod container;
 mod events;
 mod image;
@@ -16,7 +18,7 @@ use std::time::Duration;
 use clap::CommandFactory;
 use serde_json::Value;
 
-use crate::args::{Args, Command, ImageCommand, MigrationCommand, NodeCommand};
+use crate::args::{AccountCommand, Args, Command, ImageCommand, MigrationCommand, NodeCommand};
 use crate::client::Client;
 use crate::error::{Exit, Failure};
 use crate::render::{Format, Screen};
@@ -48,6 +50,14 @@ pub(crate) async fn run(args: Args) -> Result<(), Failure> {
             context.inspect("nodes", &inspect.names, &inspect.format).await
         }
         Command::Node(NodeCommand::Fence(fence)) => node::fence(&context, &fence).await,
+        Command::Node(NodeCommand::Token(wanted)) => account::token(&context, wanted).await,
+        Command::Account(AccountCommand::Add(add)) => account::add(&context, add).await,
+        Command::Account(AccountCommand::Ls(list)) => {
+            account::ls(&context, &list.output.format).await
+        }
+        Command::Account(AccountCommand::Passwd(passwd)) => account::passwd(&context, passwd).await,
+        Command::Account(AccountCommand::Rm { names }) => account::rm(&context, &names).await,
+        Command::Authority => account::authority(&context).await,
         Command::Run(run) => container::run(&context, run).await,
         Command::Ps(ps) => ps::ps(&context, ps).await,
         Command::Start(names) => container::start(&context, &names.names).await,
@@ -78,6 +88,7 @@ pub(crate) async fn run(args: Args) -> Result<(), Failure> {
             migration::cancel(&context, &id, detach).await
         }
         Command::Events(events) => events::events(&context, &events).await,
+        Command::Broker(broker) => broker::broker(context, broker).await,
         Command::Version(version) => version::version(&context, &version.output.format).await,
         Command::Completion { shell } => {
             let mut script = Vec::new();

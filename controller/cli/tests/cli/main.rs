@@ -1,5 +1,6 @@
 //! The real `godwit` binary against a controller that says what each test wants.
 
+mod broker;
 mod containers;
 mod errors;
 mod fake;

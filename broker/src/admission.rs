@@ -1,0 +1,187 @@
+//! Who comes in: from what a client says of itself to what it may do.
+
+use std::net::{IpAddr, Ipv4Addr};
+use std::num::NonZeroUsize;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::thread::available_parallelism;
+use std::time::Instant;
+
+use bytestring::ByteString;
+use hashlink::LruCache;
+use rmqtt_codec::v5::ConnectAckReason;
+use tokio::sync::Semaphore;
+use tokio::task::spawn_blocking;
+
+use crate::access::{Limiter, Penalties, Rights, TooManyFailures};
+use crate::accounts::Accounts;
+use crate::config::Anonymous;
+use crate::listener::{Peer, PeerAddress};
+use crate::metrics::Refused;
+
+/// How many passwords that were right are remembered, so that it costs little when all clients come
+/// back at once.
+const REMEMBERED: usize = 16_384;
+
+/// What a client says of itself.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Claim<'a> {
+    pub(crate) client: &'a str,
+    pub(crate) user: Option<&'a str>,
+    pub(crate) password: Option<&'a [u8]>,
+    pub(crate) peer: &'a Peer,
+}
+
+/// Why somebody does not come in.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub(crate) enum Refusal {
+    #[error("no account: sign in with a user name and a password, or a certificate")]
+    Anonymous,
+    #[error("user name or password is wrong")]
+    WrongPassword,
+    #[error("the certificate stands for no account, or was revoked")]
+    Certificate,
+    #[error("the account is gone")]
+    Gone,
+    #[error(transparent)]
+    TooMany(#[from] TooManyFailures),
+}
+
+impl Refusal {
+    /// How it is said in CONNACK.
+    pub(crate) fn reason(&self) -> ConnectAckReason {
+        match self {
+            Self::WrongPassword => ConnectAckReason::BadUserNameOrPassword,
+            Self::Anonymous | Self::Certificate | Self::Gone => ConnectAckReason::NotAuthorized,
+            Self::TooMany(_) => ConnectAckReason::ConnectionRateExceeded,
+        }
+    }
+
+    /// What it is counted by.
+    pub(crate) fn cause(&self) -> Refused {
+        match self {
+            Self::Anonymous => Refused::Anonymous,
+            Self::WrongPassword => Refused::Password,
+            Self::Certificate => Refused::Certificate,
+            Self::Gone => Refused::Account,
+            Self::TooMany(_) => Refused::Rate,
+        }
+    }
+}
+
+/// The door's judgement of who comes in.
+#[derive(Debug)]
+pub(crate) struct Admission {
+    accounts: Arc<dyn Accounts>,
+    anonymous: Anonymous,
+    limiter: Mutex<Limiter>,
+    /// Each verification takes its 19 MiB and a core.
+    verifying: Semaphore,
+    remembered: Mutex<Remembered>,
+}
+
+/// Digests of passwords that were right, under a key that nobody else has.
+#[derive(Debug)]
+struct Remembered {
+    key: [u8; 32],
+    /// How often all of it was forgotten.
+    generation: u64,
+    by_user: LruCache<String, blake3::Hash>,
+}
+
+impl Remembered {
+    fn digest(&self, password: &[u8]) -> blake3::Hash {
+        blake3::keyed_hash(&self.key, password)
+    }
+}
+
+impl Admission {
+    pub(crate) fn new(accounts: Arc<dyn Accounts>, anonymous: Anonymous) -> Self {
+        let key = *blake3::hash(uuid::Uuid::new_v4().as_bytes()).as_bytes();
+        let by_user = LruCache::new(REMEMBERED);
+        Self {
+            accounts,
+            anonymous,
+            limiter: Mutex::new(Limiter::new(Penalties::default())),
+            verifying: Semaphore::new(available_parallelism().map_or(1, NonZeroUsize::get)),
+            remembered: Mutex::new(Remembered { key, generation: 0, by_user }),
+        }
+    }
+
+    /// Passwords may have changed: each is verified again.
+    pub(crate) fn forget(&self) {
+        let mut remembered = lock(&self.remembered);
+        remembered.generation += 1;
+        remembered.by_user.clear();
+    }
+
+    /// Who the client is, and what it may do.
+    pub(crate) async fn admit(
+        &self,
+        claim: Claim<'_>,
+    ) -> Result<(Option<ByteString>, Rights), Refusal> {
+        let user = self.user(claim).await?;
+        let rights = self.accounts.rights(user.as_deref(), claim.client).ok_or(Refusal::Gone)?;
+        Ok((user, rights))
+    }
+
+    async fn user(&self, claim: Claim<'_>) -> Result<Option<ByteString>, Refusal> {
+        if let Some(certificate) = &claim.peer.certificate {
+            let owner = self.accounts.of_certificate(certificate).ok_or(Refusal::Certificate)?;
+            if claim.user.is_none_or(|user| user == owner) {
+                return Ok(Some(owner.into()));
+            }
+        }
+        let Some(user) = claim.user else { return self.nobody(claim.peer) };
+        self.verify(user, claim.password.unwrap_or_default(), source(claim.peer)).await?;
+        Ok(Some(user.into()))
+    }
+
+    fn nobody(&self, peer: &Peer) -> Result<Option<ByteString>, Refusal> {
+        let may = match self.anonymous {
+            Anonymous::Never => false,
+            Anonymous::Loopback => source(peer).to_canonical().is_loopback(),
+            Anonymous::Anyone => true,
+        };
+        if may { Ok(None) } else { Err(Refusal::Anonymous) }
+    }
+
+    async fn verify(&self, user: &str, password: &[u8], source: IpAddr) -> Result<(), Refusal> {
+        let (digest, generation) = {
+            let mut remembered = lock(&self.remembered);
+            let digest = remembered.digest(password);
+            if remembered.by_user.get(user).is_some_and(|known| *known == digest) {
+                return Ok(());
+            }
+            (digest, remembered.generation)
+        };
+        // Never closed.
+        let _turn = self.verifying.acquire().await;
+        lock(&self.limiter).check(source, user, Instant::now())?;
+        let (accounts, name) = (self.accounts.clone(), user.to_owned());
+        let password = password.to_vec();
+        let verified = spawn_blocking(move || accounts.verify(&name, &password)).await;
+        if verified.unwrap_or(false) {
+            lock(&self.limiter).succeeded(source, user);
+            let mut remembered = lock(&self.remembered);
+            // What was right before a change may be wrong after it.
+            if remembered.generation == generation {
+                remembered.by_user.insert(user.to_owned(), digest);
+            }
+            return Ok(());
+        }
+        lock(&self.limiter).failed(source, user, Instant::now());
+        Err(Refusal::WrongPassword)
+    }
+}
+
+/// Where failures are counted; processes of this machine count as one.
+fn source(peer: &Peer) -> IpAddr {
+    match peer.address {
+        PeerAddress::Tcp(address) => address.ip(),
+        PeerAddress::Unix { .. } => Ipv4Addr::LOCALHOST.into(),
+    }
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}

@@ -1,0 +1,337 @@
+//! From the socket to the lane: every packet is judged, and what is in order goes on.
+
+use std::collections::HashMap;
+use std::num::NonZeroU16;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+
+use bytes::{BufMut, BytesMut};
+use bytestring::ByteString;
+use rmqtt_codec::error::DecodeError;
+use rmqtt_codec::types::{Publish, QoS};
+use rmqtt_codec::v5::{
+    Disconnect, DisconnectReasonCode, Packet, PublishAck, PublishAckReason, Subscribe,
+};
+use tokio::io::{AsyncRead, AsyncReadExt};
+use tokio::time::{Instant, timeout_at};
+
+use super::greet::ALIASES;
+use super::{Door, Ended};
+use crate::accounts::SharedRights;
+use crate::core::{Event, Parting, is_filter, is_topic};
+use crate::message::ConnectionId;
+use crate::notice::Notices;
+use crate::outbox::Outbox;
+use crate::packet::{Codec, Version};
+
+/// A buffer begins with this, which a client that is idle keeps.
+const SMALL: usize = 1024;
+/// One that reads fill grows to this.
+const LARGE: usize = 64 << 10;
+
+/// A packet of which so much is missing has a buffer of its own, so that it is not copied out of
+/// one that it shares.
+const OWN_FROM: usize = 32 << 10;
+/// That buffer begins with at most this: its client may send no more of it.
+const OWN_FIRST: usize = 512 << 10;
+/// After so many bytes others have their turn: a client that sends without end would hold its
+/// worker for milliseconds.
+const TURN: usize = 128 << 10;
+
+/// The reading half of a connection.
+pub(super) struct Reader {
+    door: Arc<Door>,
+    connection: ConnectionId,
+    codec: Codec,
+    buffer: BytesMut,
+    rights: SharedRights,
+    aliases: HashMap<NonZeroU16, ByteString>,
+    keep_alive: Option<Duration>,
+    /// The session outlives the connection.
+    is_lasting: bool,
+    events: Vec<Event>,
+    notices: Arc<Notices>,
+}
+
+impl Reader {
+    pub(super) fn new(
+        door: Arc<Door>,
+        connection: ConnectionId,
+        codec: Codec,
+        buffer: BytesMut,
+        keep_alive: u16,
+        rights: SharedRights,
+        notices: Arc<Notices>,
+    ) -> Self {
+        let keep_alive = Duration::from_millis(1500 * u64::from(keep_alive));
+        Self {
+            door,
+            connection,
+            codec,
+            buffer,
+            rights,
+            aliases: HashMap::new(),
+            keep_alive: Some(keep_alive).filter(|time| !time.is_zero()),
+            is_lasting: false,
+            events: Vec::new(),
+            notices,
+        }
+    }
+
+    pub(super) fn with_expiry(mut self, seconds: u32) -> Self {
+        self.is_lasting = seconds > 0;
+        self
+    }
+
+    /// Reads until the connection ends.
+    pub(super) async fn run(
+        &mut self,
+        outbox: &Outbox,
+        socket: &mut (impl AsyncRead + Unpin),
+    ) -> Ended {
+        let limit_bytes = self.door.config.limits.max_outbox_bytes;
+        let mut since_turn = 0;
+        loop {
+            let end = self.take_all();
+            if !self.events.is_empty() {
+                self.door.lane.send(std::mem::take(&mut self.events)).await;
+            }
+            if let Err(ended) = end {
+                return ended;
+            }
+            // Who does not read what it is answered is not read either.
+            outbox.below(limit_bytes).await;
+            match self.fill(socket).await {
+                Ok(read) => since_turn += read,
+                Err(ended) => return ended,
+            }
+            if since_turn >= TURN {
+                since_turn = 0;
+                tokio::task::yield_now().await;
+            }
+        }
+    }
+
+    /// Reads once; answers how much.
+    async fn fill(&mut self, socket: &mut (impl AsyncRead + Unpin)) -> Result<usize, Ended> {
+        let missing = self.codec.missing();
+        if missing >= OWN_FROM {
+            let first = missing.min(OWN_FIRST.max(self.buffer.len()));
+            self.buffer.reserve(first + SMALL);
+        } else if self.buffer.capacity() - self.buffer.len() < SMALL {
+            self.buffer.reserve(SMALL);
+        }
+        let mut room = self.buffer.capacity() - self.buffer.len();
+        if missing >= OWN_FROM {
+            room = room.min(missing + SMALL);
+        }
+        let mut place = (&mut self.buffer).limit(room);
+        let read = socket.read_buf(&mut place);
+        let read = match self.keep_alive {
+            None => read.await?,
+            Some(patience) => match timeout_at(Instant::now() + patience, read).await {
+                Ok(read) => read?,
+                Err(_) => {
+                    let what = "no packet within 1.5 times its keep-alive".into();
+                    return Err(Ended::Broken {
+                        reason: DisconnectReasonCode::KeepAliveTimeout,
+                        what,
+                    });
+                }
+            },
+        };
+        if read == 0 {
+            return Err(Ended::Gone);
+        }
+        if read == room && missing < OWN_FROM {
+            self.buffer.reserve(LARGE);
+        }
+        self.door.metrics.bytes_received.fetch_add(read as u64, Ordering::Relaxed);
+        Ok(read)
+    }
+
+    /// Turns everything that has been read into events.
+    fn take_all(&mut self) -> Result<(), Ended> {
+        let mut packets = 0;
+        let end = loop {
+            match self.codec.read(&mut self.buffer) {
+                Ok(Some(packet)) => {
+                    packets += 1;
+                    if let Err(ended) = self.take(packet) {
+                        break Err(ended);
+                    }
+                }
+                Ok(None) => break Ok(()),
+                Err(error) => break Err(malformed(&error)),
+            }
+        };
+        self.door.metrics.packets_received.fetch_add(packets, Ordering::Relaxed);
+        end
+    }
+
+    fn take(&mut self, packet: Packet) -> Result<(), Ended> {
+        let connection = self.connection;
+        let event = match packet {
+            Packet::Publish(publish) => return self.on_publish(publish),
+            Packet::PublishAck(ack) => Event::Done(connection, ack.packet_id),
+            Packet::PublishComplete(done) => Event::Done(connection, done.packet_id),
+            Packet::PublishReceived(ack) if u8::from(ack.reason_code) >= 0x80 => {
+                // It does not want the message: there is nothing to release (MQTT 5, 4.3.3).
+                Event::Done(connection, ack.packet_id)
+            }
+            Packet::PublishReceived(ack) => Event::Received(connection, ack.packet_id),
+            Packet::PublishRelease(release) => Event::Release(connection, release.packet_id),
+            Packet::Subscribe(subscribe) => {
+                check(&subscribe)?;
+                Event::Subscribe(connection, subscribe)
+            }
+            Packet::Unsubscribe(unsubscribe) => {
+                unsubscribe.topic_filters.iter().try_for_each(well_formed)?;
+                Event::Unsubscribe(connection, unsubscribe)
+            }
+            Packet::PingRequest => Event::Answer(connection, Packet::PingResponse),
+            Packet::Disconnect(disconnect) => return Err(self.farewell(&disconnect)),
+            Packet::Connect(_) => return Err(protocol("a second CONNECT")),
+            Packet::Auth(_) => return Err(protocol("AUTH without a method")),
+            _ => return Err(protocol("a packet that only brokers send")),
+        };
+        self.events.push(event);
+        Ok(())
+    }
+
+    fn on_publish(&mut self, mut publish: Box<Publish>) -> Result<(), Ended> {
+        let metrics = &self.door.metrics;
+        metrics.messages_received.fetch_add(1, Ordering::Relaxed);
+        let bytes = publish.payload.len() as u64;
+        metrics.payload_bytes_received.fetch_add(bytes, Ordering::Relaxed);
+        self.resolve(&mut publish)?;
+        if !is_topic(&publish.topic) {
+            let what = format!("`{}` is no topic", shown(&publish.topic));
+            return Err(Ended::Broken { reason: DisconnectReasonCode::TopicNameInvalid, what });
+        }
+        if let Some(properties) = &publish.properties
+            && !properties.subscription_ids.is_empty()
+        {
+            return Err(protocol("a subscription identifier in a client's PUBLISH"));
+        }
+        if let Some(properties) = &publish.properties
+            && properties.response_topic.as_ref().is_some_and(|topic| !is_topic(topic))
+        {
+            return Err(protocol("a response topic that is no topic"));
+        }
+        let rights = self.rights.load();
+        let is_kept = publish.retain && !publish.payload.is_empty();
+        let may = !publish.topic.starts_with('$')
+            && rights.may_publish(&publish.topic)
+            && (!is_kept || rights.may_retain(&publish.topic));
+        drop(rights);
+        let event = if !may {
+            self.door.metrics.publishes_refused.fetch_add(1, Ordering::Relaxed);
+            self.notices.say("publish refused", "not authorised", &publish.topic);
+            let Some(answer) = self.refuse(&publish) else { return Ok(()) };
+            Event::Answer(self.connection, answer)
+        } else {
+            Event::Publish(self.connection, publish)
+        };
+        self.events.push(event);
+        Ok(())
+    }
+
+    /// What is said to a publish that is not allowed: a client of 3.1.1 has no way to hear of it.
+    fn refuse(&self, publish: &Publish) -> Option<Packet> {
+        let reason_code = match self.codec.version() {
+            Version::V3 => PublishAckReason::Success,
+            Version::V5 => PublishAckReason::NotAuthorized,
+        };
+        let ack = PublishAck {
+            packet_id: publish.packet_id?,
+            reason_code,
+            properties: Vec::new(),
+            reason_string: None,
+        };
+        match publish.qos {
+            QoS::AtMostOnce => None,
+            QoS::AtLeastOnce => Some(Packet::PublishAck(ack)),
+            QoS::ExactlyOnce => Some(Packet::PublishReceived(ack)),
+        }
+    }
+
+    fn farewell(&self, disconnect: &Disconnect) -> Ended {
+        let is_will_void = disconnect.reason_code == DisconnectReasonCode::NormalDisconnection;
+        let asked = disconnect.session_expiry_interval_secs;
+        if !self.is_lasting && asked.is_some_and(|seconds| seconds > 0) {
+            return protocol("a session expiry at DISCONNECT where CONNECT had none");
+        }
+        let most = self.door.config.limits.max_session_expiry_seconds;
+        let expiry_seconds = asked.map(|seconds| seconds.min(most));
+        Ended::Farewell(Parting { is_will_void, expiry_seconds })
+    }
+
+    /// Puts the topic where an alias stands for it, and notes new aliases.
+    fn resolve(&mut self, publish: &mut Publish) -> Result<(), Ended> {
+        let alias = publish.properties.as_ref().and_then(|properties| properties.topic_alias);
+        let Some(alias) = alias else {
+            return match publish.topic.is_empty() {
+                true => Err(protocol("a PUBLISH without a topic")),
+                false => Ok(()),
+            };
+        };
+        let invalid = |what: String| {
+            Err(Ended::Broken { reason: DisconnectReasonCode::TopicAliasInvalid, what })
+        };
+        if alias.get() > ALIASES {
+            return invalid(format!("topic alias {alias} is above {ALIASES}"));
+        }
+        if !publish.topic.is_empty() {
+            self.aliases.insert(alias, publish.topic.to_string().into());
+            return Ok(());
+        }
+        match self.aliases.get(&alias) {
+            Some(topic) => {
+                publish.topic = topic.clone();
+                Ok(())
+            }
+            None => Err(protocol("a topic alias that stands for nothing")),
+        }
+    }
+}
+
+/// A SUBSCRIBE that breaks the rules of its version ends the connection.
+fn check(subscribe: &Subscribe) -> Result<(), Ended> {
+    subscribe.topic_filters.iter().try_for_each(|(filter, _)| well_formed(filter))?;
+    let is_deaf_group = subscribe
+        .topic_filters
+        .iter()
+        .any(|(filter, options)| options.no_local && filter.starts_with("$share/"));
+    if is_deaf_group {
+        return Err(protocol("No Local on a shared subscription"));
+    }
+    Ok(())
+}
+
+fn protocol(what: &str) -> Ended {
+    Ended::Broken { reason: DisconnectReasonCode::ProtocolError, what: what.into() }
+}
+
+fn malformed(error: &DecodeError) -> Ended {
+    let reason = match error {
+        DecodeError::MaxSizeExceeded { .. } => DisconnectReasonCode::PacketTooLarge,
+        // SUBSCRIBE or UNSUBSCRIBE without one (MQTT 5, 3.8.3 and 3.10.3).
+        DecodeError::InvalidTopicFilter => DisconnectReasonCode::ProtocolError,
+        _ => DisconnectReasonCode::MalformedPacket,
+    };
+    Ended::Broken { reason, what: error.to_string() }
+}
+
+fn well_formed(filter: &ByteString) -> Result<(), Ended> {
+    if is_filter(filter) {
+        return Ok(());
+    }
+    let what = format!("`{}` is no topic filter", shown(filter));
+    Err(Ended::Broken { reason: DisconnectReasonCode::MalformedPacket, what })
+}
+
+fn shown(topic: &str) -> String {
+    topic.chars().take(80).collect()
+}

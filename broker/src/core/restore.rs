@@ -1,0 +1,95 @@
+//! A broker that goes on where an earlier one ended, however that ended.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use crate::accounts::Accounts;
+use crate::config::Limits;
+use crate::core::session::{NEVER, Session};
+use crate::core::{Core, Effects};
+use crate::store::{Image, Op};
+
+/// A client whose connection ended with the broker has so long to come back before its will is
+/// published: it is not known to be gone.
+const GRACE_MS: u64 = 30_000;
+
+impl Core {
+    /// The state that was kept, judged by the accounts as they are now. What became due meanwhile is
+    /// due at once.
+    pub(crate) fn restore(
+        limits: Limits,
+        image: Image,
+        accounts: Arc<dyn Accounts>,
+        now_ms: u64,
+        effects: &mut Effects,
+    ) -> Self {
+        let mut core = Self::new(limits, accounts.clone());
+        core.now_ms = now_ms;
+        core.next_message = image.next_message;
+        for message in image.retained {
+            core.retained.insert(message);
+        }
+        let mut keys = HashMap::new();
+        for stored in image.sessions {
+            let (user, client) = &stored.client;
+            let serial = stored.serial;
+            core.next_serial = core.next_serial.max(serial + 1);
+            let Some(rights) = accounts.rights(user.as_deref(), client) else {
+                effects.ops.push(Op::EndSession { serial });
+                continue;
+            };
+            let mut session = Session::new(stored.client.clone(), serial, rights);
+            session.expiry_seconds = stored.expiry_seconds;
+            session.is_kept = true;
+            session.will = stored.will;
+            session.ends_ms = stored.ends_ms;
+            session.will_at_ms = stored.will_at_ms;
+            let was_connected = stored.ends_ms.is_none()
+                && (stored.expiry_seconds != NEVER || session.will.is_some());
+            if was_connected {
+                if session.expiry_seconds != NEVER {
+                    session.ends_ms = Some(now_ms + 1000 * u64::from(session.expiry_seconds));
+                }
+                if session.will_at_ms.is_none()
+                    && let Some(will) = &session.will
+                {
+                    let delay_ms = (1000 * u64::from(will.delay_seconds)).max(GRACE_MS);
+                    session.will_at_ms = Some(now_ms + delay_ms);
+                }
+                effects.ops.push(Op::session(&session));
+            }
+            let alarms = [session.ends_ms, session.will_at_ms];
+            let key = core.sessions.insert(session);
+            core.alarms.extend(alarms.into_iter().flatten().map(|at| (at, key)));
+            core.by_client.insert(stored.client, key);
+            keys.insert(stored.serial, key);
+        }
+        for (serial, filter, subscription) in image.subscriptions {
+            if let Some(&key) = keys.get(&serial) {
+                core.add_subscription(key, &filter, subscription);
+            }
+        }
+        for (serial, sent) in image.in_flight {
+            let Some(&key) = keys.get(&serial) else { continue };
+            *core.kept.entry(sent.due.message.number).or_insert(0) += 1;
+            let session = &mut core.sessions[key];
+            session.next_place = session.next_place.max(sent.due.place + 1);
+            session.last_id = session.last_id.max(sent.packet_id.get());
+            session.push_sent(sent);
+        }
+        for (serial, due) in image.queued {
+            let Some(&key) = keys.get(&serial) else { continue };
+            *core.kept.entry(due.message.number).or_insert(0) += 1;
+            let session = &mut core.sessions[key];
+            session.next_place = session.next_place.max(due.place + 1);
+            session.queued_bytes += due.message.weight();
+            session.queue.push_back(due);
+        }
+        for (serial, id) in image.received {
+            if let Some(&key) = keys.get(&serial) {
+                core.sessions[key].received.insert(id);
+            }
+        }
+        core
+    }
+}

@@ -1,0 +1,270 @@
+//! Subscriptions come and go.
+
+use std::sync::Arc;
+
+use bytestring::ByteString;
+use rmqtt_codec::v5::{
+    DisconnectReasonCode, Packet, RetainHandling, Subscribe, SubscribeAck, SubscribeAckReason,
+    SubscriptionOptions, Unsubscribe, UnsubscribeAck, UnsubscribeAckReason,
+};
+
+use crate::access::{Grant, Rights};
+use crate::core::publish::Entry;
+use crate::core::session::{Due, Subscription};
+use crate::core::share::{ShareKey, parse};
+use crate::core::{Core, Effects};
+use crate::message::{ConnectionId, Out};
+use crate::store::Op;
+
+impl Core {
+    pub(super) fn subscribe(
+        &mut self,
+        connection: ConnectionId,
+        packet: Subscribe,
+        effects: &mut Effects,
+    ) {
+        let Some(&key) = self.by_connection.get(&connection) else { return };
+        let Subscribe { packet_id, id, topic_filters, .. } = packet;
+        let mut status = Vec::new();
+        let mut new = Vec::new();
+        for (filter, options) in topic_filters {
+            match self.admit(key, &filter) {
+                Err(reason) => {
+                    status.push(reason);
+                    effects.counts.unsubscribed += 1;
+                    let cause = refusal(reason);
+                    let notice = self.sessions[key].notice(
+                        self.now_ms,
+                        "subscription refused",
+                        cause,
+                        &filter,
+                    );
+                    effects.notices.extend(notice);
+                }
+                Ok(is_checked) => {
+                    status.push(granted(options));
+                    let subscription = Subscription { options, id, is_checked };
+                    let is_new = self.add_subscription(key, &filter, subscription);
+                    self.keep_subscription(key, &filter, effects);
+                    new.push((filter, options, is_new));
+                }
+            }
+        }
+        let ack = SubscribeAck { packet_id, properties: Vec::new(), reason_string: None, status };
+        effects.out.push((connection, Out::Packet(Packet::SubscribeAck(ack))));
+        for (filter, options, is_new) in new {
+            let is_wanted = match options.retain_handling {
+                RetainHandling::AtSubscribe => true,
+                RetainHandling::AtSubscribeNew => is_new,
+                RetainHandling::NoAtSubscribe => false,
+            };
+            // A group has none (MQTT 5, 4.8.2).
+            if is_wanted && !filter.starts_with("$share/") {
+                self.replay(key, &filter, effects);
+            }
+        }
+    }
+
+    pub(super) fn unsubscribe(
+        &mut self,
+        connection: ConnectionId,
+        packet: Unsubscribe,
+        effects: &mut Effects,
+    ) {
+        let Some(&key) = self.by_connection.get(&connection) else { return };
+        let mut status = Vec::new();
+        for filter in packet.topic_filters {
+            if self.remove_subscription(key, &filter) {
+                let session = &self.sessions[key];
+                if session.is_kept {
+                    let serial = session.serial;
+                    effects.ops.push(Op::Unsubscribe { serial, filter });
+                }
+                status.push(UnsubscribeAckReason::Success);
+            } else {
+                status.push(UnsubscribeAckReason::NoSubscriptionExisted);
+            }
+        }
+        let packet_id = packet.packet_id;
+        let ack = UnsubscribeAck { packet_id, properties: Vec::new(), reason_string: None, status };
+        effects.out.push((connection, Out::Packet(Packet::UnsubscribeAck(ack))));
+    }
+
+    /// Accounts or their rules changed: what a session may not have any more it has no more, and a
+    /// session whose account is gone ends.
+    pub(super) fn judge_all(&mut self, effects: &mut Effects) {
+        let accounts = self.accounts.clone();
+        let keys: Vec<_> = self.sessions.iter().map(|(key, _)| key).collect();
+        for key in keys {
+            let session = &mut self.sessions[key];
+            let (user, client) = &session.client;
+            if let Some(rights) = accounts.rights(user.as_deref(), client) {
+                if let Some(online) = &session.online {
+                    online.rights.store(Arc::new(rights.clone()));
+                }
+                session.rights = rights;
+                self.check_subscriptions(key, effects);
+                self.forget_unreadable(key, effects);
+                continue;
+            }
+            session.will = None;
+            if let Some(online) = session.online.take() {
+                self.by_connection.remove(&online.connection);
+                let bye = Out::Close(DisconnectReasonCode::NotAuthorized);
+                effects.out.push((online.connection, bye));
+            }
+            self.end(key, effects);
+        }
+    }
+
+    /// Holds every subscription against the rights that the session has now.
+    pub(super) fn check_subscriptions(&mut self, key: usize, effects: &mut Effects) {
+        let session = &self.sessions[key];
+        let rights = session.rights.clone();
+        let judge = |(filter, found): (&ByteString, &Subscription)| {
+            let verdict = is_checked(&rights, filter);
+            (verdict != Ok(found.is_checked)).then(|| (filter.clone(), verdict))
+        };
+        let changed: Vec<_> = session.subscriptions.iter().filter_map(judge).collect();
+        for (filter, verdict) in changed {
+            let Some(found) = self.sessions[key].subscriptions.get(&filter).cloned() else {
+                continue;
+            };
+            self.remove_subscription(key, &filter);
+            match verdict {
+                Ok(is_checked) => {
+                    self.add_subscription(key, &filter, Subscription { is_checked, ..found });
+                }
+                Err(_) if self.sessions[key].is_kept => {
+                    let serial = self.sessions[key].serial;
+                    effects.ops.push(Op::Unsubscribe { serial, filter });
+                }
+                Err(_) => {}
+            }
+        }
+    }
+
+    /// Whether a session may have that subscription, and if so, whether each message is checked.
+    fn admit(&self, key: usize, filter: &ByteString) -> Result<bool, SubscribeAckReason> {
+        let session = &self.sessions[key];
+        if parse(filter).is_none() {
+            return Err(SubscribeAckReason::TopicFilterInvalid);
+        }
+        let is_new = !session.subscriptions.contains_key(filter);
+        if is_new && session.subscriptions.len() >= self.limits.max_subscriptions {
+            return Err(SubscribeAckReason::QuotaExceeded);
+        }
+        is_checked(&session.rights, filter)
+    }
+
+    /// Adds a subscription in place of one with that filter; true when there was none.
+    pub(super) fn add_subscription(
+        &mut self,
+        key: usize,
+        text: &ByteString,
+        subscription: Subscription,
+    ) -> bool {
+        let Some((group, filter)) = parse(text) else { return false };
+        let values = self.tree.values(&filter);
+        if let Some(group) = group {
+            let share = (group, filter.clone());
+            let is_known = |entry: &Entry| matches!(entry, Entry::Shared(other) if *other == share);
+            if !values.iter().any(is_known) {
+                values.push(Entry::Shared(share.clone()));
+            }
+            self.shares.entry(share).or_default().join(key);
+        } else {
+            let Subscription { options, id, is_checked } = subscription;
+            values.retain(|entry| !is_own(entry, key));
+            values.push(Entry::Own { key, options, id, is_checked });
+        }
+        self.sessions[key].subscriptions.insert(text.clone(), subscription).is_none()
+    }
+
+    /// Removes a subscription; false when there is none.
+    pub(super) fn remove_subscription(&mut self, key: usize, text: &ByteString) -> bool {
+        if self.sessions[key].subscriptions.remove(text).is_none() {
+            return false;
+        }
+        let Some((group, filter)) = parse(text) else { return false };
+        if let Some(group) = group {
+            let share = (group, filter.clone());
+            if self.shares.get_mut(&share).is_some_and(|members| members.leave(key)) {
+                self.shares.remove(&share);
+                let is_it = |entry: &Entry| matches!(entry, Entry::Shared(s) if *s == share);
+                self.tree.values(&filter).retain(|entry| !is_it(entry));
+            }
+        } else {
+            self.tree.values(&filter).retain(|entry| !is_own(entry, key));
+        }
+        self.tree.prune(&filter);
+        true
+    }
+
+    fn keep_subscription(&mut self, key: usize, filter: &ByteString, effects: &mut Effects) {
+        let session = &self.sessions[key];
+        if let Some(found) = session.subscriptions.get(filter).filter(|_| session.is_kept) {
+            let (serial, filter, subscription) = (session.serial, filter.clone(), found.clone());
+            effects.ops.push(Op::Subscribe { serial, filter, subscription });
+        }
+    }
+
+    /// Retained messages for a new subscription.
+    fn replay(&mut self, key: usize, filter: &ByteString, effects: &mut Effects) {
+        let session = &self.sessions[key];
+        let Some(found) = session.subscriptions.get(filter).cloned() else { return };
+        let now_ms = self.now_ms;
+        let may_read = |topic: &str| !found.is_checked || session.rights.may_read(topic);
+        let messages: Vec<_> = self
+            .retained
+            .matching(filter)
+            .filter(|message| !(found.options.no_local && message.from == session.serial))
+            .filter(|message| !message.has_expired(now_ms) && may_read(&message.topic))
+            .cloned()
+            .collect();
+        for message in messages {
+            let due = Due {
+                place: 0,
+                qos: found.options.qos.less_value(message.qos),
+                message,
+                retain: true,
+                subscriptions: found.id.into_iter().collect(),
+                share: None,
+            };
+            self.deliver(key, due, effects);
+        }
+    }
+}
+
+/// How a client names a shared subscription.
+pub(super) fn text((group, filter): &ShareKey) -> ByteString {
+    format!("$share/{group}/{filter}").into()
+}
+
+fn is_own(entry: &Entry, session: usize) -> bool {
+    matches!(entry, Entry::Own { key, .. } if *key == session)
+}
+
+fn is_checked(rights: &Rights, filter: &str) -> Result<bool, SubscribeAckReason> {
+    match rights.may_subscribe(filter) {
+        Grant::Granted => Ok(false),
+        Grant::Checked => Ok(true),
+        Grant::Refused => Err(SubscribeAckReason::NotAuthorized),
+    }
+}
+
+fn refusal(reason: SubscribeAckReason) -> &'static str {
+    match reason {
+        SubscribeAckReason::TopicFilterInvalid => "not a filter",
+        SubscribeAckReason::QuotaExceeded => "too many subscriptions",
+        _ => "not authorised",
+    }
+}
+
+fn granted(options: SubscriptionOptions) -> SubscribeAckReason {
+    match options.qos {
+        rmqtt_codec::types::QoS::AtMostOnce => SubscribeAckReason::GrantedQos0,
+        rmqtt_codec::types::QoS::AtLeastOnce => SubscribeAckReason::GrantedQos1,
+        rmqtt_codec::types::QoS::ExactlyOnce => SubscribeAckReason::GrantedQos2,
+    }
+}

@@ -1,0 +1,239 @@
+//! Who subscribed to what: filters as a tree of topic levels.
+//!
+//! A topic is looked up in one walk, level by level; at each level at most two ways lead on, the
+//! level's own name and `+`. Nothing is kept of a filter that nobody holds any more.
+
+use std::collections::HashMap;
+
+/// Values by topic filter.
+#[derive(Debug)]
+pub(crate) struct Tree<V> {
+    root: Node<V>,
+}
+
+#[derive(Debug)]
+struct Node<V> {
+    children: HashMap<Box<str>, Node<V>>,
+    any: Option<Box<Node<V>>>,
+    /// Of filters that end here.
+    here: Vec<V>,
+    /// Of filters that end with a `#` here.
+    below: Vec<V>,
+}
+
+impl<V> Default for Node<V> {
+    fn default() -> Self {
+        Self { children: HashMap::new(), any: None, here: Vec::new(), below: Vec::new() }
+    }
+}
+
+impl<V> Default for Tree<V> {
+    fn default() -> Self {
+        Self { root: Node::default() }
+    }
+}
+
+impl<V> Tree<V> {
+    /// The values of a filter, to be changed; what is left empty goes with [`Tree::prune`].
+    pub(crate) fn values(&mut self, filter: &str) -> &mut Vec<V> {
+        let mut node = &mut self.root;
+        for level in filter.split('/') {
+            match level {
+                "#" => return &mut node.below,
+                "+" => node = node.any.get_or_insert_default(),
+                name => {
+                    if !node.children.contains_key(name) {
+                        node.children.insert(name.into(), Node::default());
+                    }
+                    // Put there above where it was not.
+                    node = node.children.entry(name.into()).or_default();
+                }
+            }
+        }
+        &mut node.here
+    }
+
+    /// Removes the way to a filter as far as nobody else uses it.
+    pub(crate) fn prune(&mut self, filter: &str) {
+        let levels: Vec<&str> = filter.split('/').filter(|level| *level != "#").collect();
+        self.root.prune(&levels);
+    }
+
+    /// Calls `found` with the values of every filter that matches the topic.
+    pub(crate) fn matching(&self, topic: &str, found: &mut impl FnMut(&V)) {
+        self.root.matching(Some(topic), topic.starts_with('$'), found);
+    }
+}
+
+impl<V> Node<V> {
+    fn is_empty(&self) -> bool {
+        self.children.is_empty()
+            && self.any.is_none()
+            && self.here.is_empty()
+            && self.below.is_empty()
+    }
+
+    fn prune(&mut self, levels: &[&str]) {
+        let Some((first, rest)) = levels.split_first() else { return };
+        if *first == "+" {
+            if let Some(any) = &mut self.any {
+                any.prune(rest);
+                if any.is_empty() {
+                    self.any = None;
+                }
+            }
+        } else if let Some(child) = self.children.get_mut(*first) {
+            child.prune(rest);
+            if child.is_empty() {
+                self.children.remove(*first);
+            }
+        }
+    }
+
+    /// `rest` is what is left of the topic, `None` past its last level. Wildcards at the first
+    /// level match no topic that begins with `$` (MQTT 4.7.2).
+    fn matching(&self, rest: Option<&str>, is_special: bool, found: &mut impl FnMut(&V)) {
+        if !is_special {
+            // `a/#` matches `a` as well.
+            self.below.iter().for_each(&mut *found);
+        }
+        let Some(rest) = rest else {
+            self.here.iter().for_each(found);
+            return;
+        };
+        let (level, rest) = match rest.split_once('/') {
+            Some((level, rest)) => (level, Some(rest)),
+            None => (rest, None),
+        };
+        if let Some(child) = self.children.get(level) {
+            child.matching(rest, false, found);
+        }
+        if let Some(any) = self.any.as_ref().filter(|_| !is_special) {
+            any.matching(rest, false, found);
+        }
+    }
+}
+
+/// True for a filter that clients may subscribe to (MQTT 4.7.1).
+pub(crate) fn is_filter(filter: &str) -> bool {
+    let mut levels = filter.split('/').peekable();
+    while let Some(level) = levels.next() {
+        let is_last = levels.peek().is_none();
+        let is_fine = match level {
+            "#" => is_last,
+            "+" => true,
+            name => !name.contains(['+', '#']),
+        };
+        if !is_fine {
+            return false;
+        }
+    }
+    !filter.is_empty() && !filter.contains('\0')
+}
+
+/// True for a topic that clients may publish to.
+pub(crate) fn is_topic(topic: &str) -> bool {
+    !topic.is_empty() && !topic.contains(['+', '#', '\0'])
+}
+
+/// True where the filter matches the topic.
+pub(crate) fn matches(filter: &str, topic: &str) -> bool {
+    if topic.starts_with('$') && filter.starts_with(['+', '#']) {
+        return false;
+    }
+    let (mut filter, mut topic) = (filter.split('/'), topic.split('/'));
+    loop {
+        match (filter.next(), topic.next()) {
+            (Some("#"), _) | (None, None) => return true,
+            (Some("+"), Some(_)) => {}
+            (Some(wanted), Some(level)) if wanted == level => {}
+            _ => return false,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn found(tree: &Tree<u32>, topic: &str) -> Vec<u32> {
+        let mut all = Vec::new();
+        tree.matching(topic, &mut |value| all.push(*value));
+        all.sort_unstable();
+        all
+    }
+
+    #[test]
+    fn the_examples_of_the_standard_hold() {
+        for (filter, topic, is_match) in [
+            ("sport/tennis/player1/#", "sport/tennis/player1", true),
+            ("sport/tennis/player1/#", "sport/tennis/player1/score/wimbledon", true),
+            ("sport/#", "sport", true),
+            ("sport/tennis/+", "sport/tennis/player1", true),
+            ("sport/tennis/+", "sport/tennis/player1/ranking", false),
+            ("sport/+", "sport", false),
+            ("sport/+", "sport/", true),
+            ("+/+", "/finance", true),
+            ("/+", "/finance", true),
+            ("+", "/finance", false),
+            ("#", "$SYS/x", false),
+            ("+/monitor/Clients", "$SYS/monitor/Clients", false),
+            ("$SYS/#", "$SYS/x", true),
+            ("$SYS/monitor/+", "$SYS/monitor/Clients", true),
+        ] {
+            assert_eq!(matches(filter, topic), is_match, "{filter} {topic}");
+        }
+        for filter in ["sport/tennis#", "sport/#/ranking", "sport+", "", "a/+b"] {
+            assert!(!is_filter(filter), "{filter}");
+        }
+        assert!(is_filter("+/tennis/#") && is_filter("/") && is_filter("#"));
+    }
+
+    fn level() -> impl Strategy<Value = &'static str> {
+        prop::sample::select(vec!["a", "b", "", "$x"])
+    }
+
+    fn filter() -> impl Strategy<Value = String> {
+        let level = prop_oneof![3 => level(), 1 => Just("+")];
+        (prop::collection::vec(level, 1..4), any::<bool>()).prop_map(|(mut levels, has_rest)| {
+            if has_rest {
+                levels.push("#");
+            }
+            levels.join("/")
+        })
+    }
+
+    proptest! {
+        #[test]
+        fn a_walk_finds_what_each_filter_by_itself_would(
+            filters in prop::collection::vec(filter(), 0..12),
+            topic in prop::collection::vec(level(), 1..5),
+            gone in any::<prop::sample::Index>(),
+        ) {
+            let topic = topic.join("/");
+            let mut tree = Tree::default();
+            for (number, filter) in filters.iter().enumerate() {
+                tree.values(filter).push(number as u32);
+            }
+            let of = |filters: &[String], except: Option<usize>| -> Vec<u32> {
+                let hits = filters.iter().enumerate();
+                let hits = hits.filter(|(n, f)| Some(*n) != except && matches(f, &topic));
+                hits.map(|(n, _)| n as u32).collect()
+            };
+            prop_assert_eq!(found(&tree, &topic), of(&filters, None));
+            if !filters.is_empty() {
+                let gone = gone.index(filters.len());
+                tree.values(&filters[gone]).retain(|value| *value != gone as u32);
+                tree.prune(&filters[gone]);
+                prop_assert_eq!(found(&tree, &topic), of(&filters, Some(gone)));
+            }
+            for (number, filter) in filters.iter().enumerate() {
+                tree.values(filter).retain(|value| *value != number as u32);
+                tree.prune(filter);
+            }
+            prop_assert!(tree.root.is_empty(), "something is kept of what nobody holds");
+        }
+    }
+}

@@ -1,0 +1,175 @@
+//! Drives the core: events out of the lane, changes into the store, words to the connections.
+//!
+//! Nothing leaves before what it says is kept: what a batch of events has to say waits for the
+//! batch's commit, and for those before it.
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use tokio::sync::mpsc;
+use tokio_util::sync::CancellationToken;
+
+use crate::accounts::Accounts;
+use crate::config::Config;
+use crate::core::{Core, Effects, Event};
+use crate::lane::{Exit, Lane, RouterGone, lane};
+use crate::message::{ConnectionId, Out};
+use crate::metrics::{Dropped, Metrics};
+use crate::notice::Notice;
+use crate::outbox::Outboxes;
+use crate::store::{Store, StoreError};
+
+/// Why a broker cannot work.
+#[derive(Debug, thiserror::Error)]
+pub enum EngineError {
+    /// The router does not start.
+    #[error("rumqttd's router does not start: is there memory for its thread?")]
+    Router,
+    /// The store.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+}
+
+impl From<RouterGone> for EngineError {
+    fn from(_: RouterGone) -> Self {
+        Self::Router
+    }
+}
+
+/// The core with everything that it works with.
+pub(crate) struct Engine {
+    core: Core,
+    exit: Exit,
+    keeping: Option<Keeping>,
+    outboxes: Outboxes,
+    outbox_bytes: usize,
+    metrics: Arc<Metrics>,
+    /// Words that wait for a commit, by its number.
+    held: VecDeque<(u64, Vec<(ConnectionId, Out)>)>,
+}
+
+struct Keeping {
+    store: Store,
+    kept: mpsc::UnboundedReceiver<u64>,
+    /// The number of the last batch that was given to the store.
+    last: u64,
+}
+
+impl Engine {
+    /// Takes up what an earlier broker kept.
+    ///
+    /// # Errors
+    /// When the store or the router cannot be used.
+    pub(crate) async fn open(
+        config: &Config,
+        outboxes: Outboxes,
+        metrics: Arc<Metrics>,
+        accounts: Arc<dyn Accounts>,
+    ) -> Result<(Self, Lane), EngineError> {
+        let (lane, exit) = lane().await?;
+        let mut effects = Effects::default();
+        let (core, keeping) = match &config.store {
+            None => (Core::new(config.limits, accounts), None),
+            Some(path) => {
+                let (store, image, kept) = Store::open(path, config.durability, metrics.clone())?;
+                let core = Core::restore(config.limits, image, accounts, now_ms(), &mut effects);
+                (core, Some(Keeping { store, kept, last: 0 }))
+            }
+        };
+        let (outbox_bytes, held) = (config.limits.max_outbox_bytes, VecDeque::new());
+        let mut engine = Self { core, exit, keeping, outboxes, outbox_bytes, metrics, held };
+        engine.carry_out(effects);
+        Ok((engine, lane))
+    }
+
+    /// Works until `stop`; what was sent before is handled.
+    pub(crate) async fn run(mut self, stop: CancellationToken) {
+        loop {
+            let alarm = self.core.alarm_ms().map(|at| at.saturating_sub(now_ms()));
+            // A clock that is set is looked at again soon.
+            let pause = Duration::from_millis(alarm.unwrap_or(1000).clamp(1, 1000));
+            let mut effects = Effects::default();
+            tokio::select! {
+                biased;
+                () = stop.cancelled() => break,
+                Some(number) = kept(&mut self.keeping) => self.release(number),
+                events = self.exit.next() => self.handle(events, &mut effects),
+                () = tokio::time::sleep(pause) => {}
+            }
+            self.core.wake(now_ms(), &mut effects);
+            self.carry_out(effects);
+        }
+        while let Some(events) = self.exit.rest() {
+            let mut effects = Effects::default();
+            self.handle(events, &mut effects);
+            self.carry_out(effects);
+        }
+        if let Some(Keeping { store, mut kept, .. }) = self.keeping.take() {
+            // It returns when everything is written.
+            let _ = tokio::task::spawn_blocking(move || drop(store)).await;
+            while let Ok(number) = kept.try_recv() {
+                self.release(number);
+            }
+        }
+    }
+
+    fn handle(&mut self, events: Vec<Event>, effects: &mut Effects) {
+        let now_ms = now_ms();
+        for event in events {
+            self.core.handle(now_ms, event, effects);
+        }
+    }
+
+    fn carry_out(&mut self, effects: Effects) {
+        let Effects { ops, out, counts, notices } = effects;
+        notices.iter().for_each(Notice::log);
+        self.metrics.count(counts);
+        self.metrics.clients(self.core.clients());
+        self.metrics.router_replaced(self.exit.replaced);
+        if let Some(keeping) = &mut self.keeping {
+            if !ops.is_empty() {
+                keeping.last += 1;
+                keeping.store.write(keeping.last, ops);
+                self.held.push_back((keeping.last, out));
+                return;
+            }
+            if let Some((_, held)) = self.held.back_mut() {
+                held.extend(out);
+                return;
+            }
+        }
+        self.say(out);
+    }
+
+    /// Everything up to that batch is kept.
+    fn release(&mut self, number: u64) {
+        while let Some((held, _)) = self.held.front()
+            && *held <= number
+        {
+            if let Some((_, out)) = self.held.pop_front() {
+                self.say(out);
+            }
+        }
+    }
+
+    fn say(&self, out: Vec<(ConnectionId, Out)>) {
+        if !out.is_empty() {
+            let dropped = self.outboxes.deliver(out, self.outbox_bytes);
+            self.metrics.dropped.add(Dropped::OutboxFull, dropped);
+        }
+    }
+}
+
+async fn kept(keeping: &mut Option<Keeping>) -> Option<u64> {
+    match keeping {
+        Some(keeping) => keeping.kept.recv().await,
+        None => std::future::pending().await,
+    }
+}
+
+/// Milliseconds since 1970.
+pub(crate) fn now_ms() -> u64 {
+    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    u64::try_from(since.as_millis()).unwrap_or(u64::MAX)
+}

@@ -1,0 +1,388 @@
+//! The way of every event through rumqttd's router: it brings what many connections send into one
+//! order.
+//!
+//! What a connection has read at a time is one batch, and one publish on one topic, which one link
+//! subscribes to. The router gives the order. Nothing of a client reaches it: the publish is the
+//! batch's number, and the events wait here until the router hands that on. So no client's topic,
+//! filter or id can hurt it, nothing stays in it of clients that are gone, and its ring keeps no
+//! payload from being freed. A router that dies or stands still is replaced, and given again what it
+//! has not handed on.
+
+use std::collections::VecDeque;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+use bytes::Bytes;
+use rumqttd::local::{LinkBuilder, LinkRx, LinkTx};
+use rumqttd::protocol::{Filter, Packet, Publish, QoS, RetainForwardRule, Subscribe};
+use rumqttd::{Notification, Router, RouterConfig};
+use tokio::sync::Semaphore;
+use tokio::task::spawn_blocking;
+
+use crate::core::Event;
+
+/// Log targets of rumqttd: it reports what concerns nobody.
+pub const QUIET: &str = "rumqttd=off";
+
+/// The one topic that there is.
+const TOPIC: &str = "lane";
+/// The router's ring: this many segments of this size; a number takes 16 bytes of it. All batches
+/// that may be on their way fit in.
+const SEGMENT_BYTES: usize = 64 << 10;
+const SEGMENTS: usize = 8;
+/// So much may be on its way.
+const ON_ITS_WAY: u32 = 16 << 20;
+/// What an event weighs beside its payload.
+const EVENT_BYTES: u32 = 128;
+/// What a batch weighs beside its events.
+const BATCH_BYTES: u32 = 1024;
+/// How many numbers the router hands on at a time.
+const NUMBERS: u64 = 200;
+/// After so many events those who wait for what they brought have their turn.
+const ENOUGH: usize = 1024;
+/// A router that hands nothing on for so long, while there is something, is replaced.
+const PATIENCE: Duration = Duration::from_secs(5);
+
+/// The entrance, shared by all connections.
+#[derive(Clone)]
+pub(crate) struct Lane {
+    feed: Arc<Mutex<Feed>>,
+    room: Arc<Semaphore>,
+}
+
+/// The exit: there is one.
+pub(crate) struct Exit {
+    lane: Lane,
+    link: LinkRx,
+    is_paused: bool,
+    /// The number that the router handed on last.
+    reached: u64,
+    /// How many routers have been replaced.
+    pub(crate) replaced: u64,
+}
+
+struct Feed {
+    link: LinkTx,
+    /// Given to the router and not handed on yet, in order.
+    waiting: VecDeque<Batch>,
+    /// The number of the last one that was given.
+    last: u64,
+}
+
+/// Events that stay together.
+struct Batch {
+    events: Vec<Event>,
+    /// How much of the room is theirs.
+    paid: u32,
+}
+
+/// The router is gone: its thread has panicked, or stands still.
+#[derive(Debug, Clone, Copy, thiserror::Error)]
+#[error("the router inside the broker is gone")]
+pub(crate) struct RouterGone;
+
+/// A new lane, and its exit.
+pub(crate) async fn lane() -> Result<(Lane, Exit), RouterGone> {
+    let (tx, rx) = start().await?;
+    let feed = Arc::new(Mutex::new(Feed { link: tx, waiting: VecDeque::new(), last: 0 }));
+    let lane = Lane { feed, room: Arc::new(Semaphore::new(ON_ITS_WAY as usize)) };
+    Ok((lane.clone(), Exit { lane, link: rx, is_paused: false, reached: 0, replaced: 0 }))
+}
+
+impl Lane {
+    /// Sends events, which stay together, in this order. Waits while too much is on its way.
+    /// Cancel-safe: either all of them are sent or none.
+    pub(crate) async fn send(&self, events: Vec<Event>) {
+        let paid = weight(&events);
+        if let Ok(room) = self.room.acquire_many(paid).await {
+            // Given back by the exit.
+            room.forget();
+            self.lock().push(Batch { events, paid });
+        }
+    }
+
+    /// Sends one event at once, whatever is on its way.
+    pub(crate) fn send_now(&self, event: Event) {
+        self.lock().push(Batch { events: vec![event], paid: 0 });
+    }
+
+    fn lock(&self) -> std::sync::MutexGuard<'_, Feed> {
+        self.feed.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Feed {
+    fn push(&mut self, batch: Batch) {
+        self.waiting.push_back(batch);
+        self.last += 1;
+        self.give(self.last);
+    }
+
+    /// Gives the router the numbers from `first` to the last one.
+    fn give(&mut self, first: u64) {
+        let topic = Bytes::from_static(TOPIC.as_bytes());
+        let payload = |number: u64| Bytes::copy_from_slice(&number.to_be_bytes());
+        let publish = |number| Publish::new(topic.clone(), payload(number), false);
+        let packet = |number| Packet::Publish(publish(number), None);
+        let is_told = {
+            let mut buffer = self.link.buffer();
+            // It was told when the first of them came, and has not looked since.
+            let is_told = !buffer.is_empty();
+            buffer.extend((first..self.last).map(packet));
+            if is_told {
+                buffer.push_back(packet(self.last));
+            }
+            is_told
+        };
+        if !is_told {
+            // A router that is gone is given it again by the exit.
+            let _ = self.link.publish(topic.clone(), payload(self.last));
+        }
+    }
+
+    /// The number of the first that waits, or will.
+    fn first(&self) -> u64 {
+        self.last + 1 - self.waiting.len() as u64
+    }
+}
+
+impl Exit {
+    /// The next events; at least one batch, and all that are there, up to a limit. Cancel-safe.
+    pub(crate) async fn next(&mut self) -> Vec<Event> {
+        loop {
+            if let Some(events) = self.take() {
+                return events;
+            }
+            if let Err(RouterGone) = self.arrived().await {
+                self.replace().await;
+            }
+        }
+    }
+
+    /// What has been sent and was not handed on, up to a limit, without waiting for the router: for
+    /// the end, when nobody sends any more.
+    pub(crate) fn rest(&mut self) -> Option<Vec<Event>> {
+        self.reached = self.lane.lock().last;
+        self.take()
+    }
+
+    /// What the router has handed on, up to a limit.
+    fn take(&mut self) -> Option<Vec<Event>> {
+        let mut feed = self.lane.lock();
+        let (mut all, mut paid) = (Vec::new(), 0);
+        while feed.first() <= self.reached
+            && all.len() < ENOUGH
+            && let Some(batch) = feed.waiting.pop_front()
+        {
+            paid += batch.paid as usize;
+            if all.is_empty() {
+                all = batch.events;
+            } else {
+                all.extend(batch.events);
+            }
+        }
+        drop(feed);
+        self.lane.room.add_permits(paid);
+        (!all.is_empty()).then_some(all)
+    }
+
+    /// Notes what the router hands on. Cancel-safe.
+    async fn arrived(&mut self) -> Result<(), RouterGone> {
+        if self.is_paused {
+            self.link.wake().await.map_err(|_| RouterGone)?;
+            self.is_paused = false;
+        }
+        let mut next = loop {
+            match tokio::time::timeout(PATIENCE, self.link.next()).await {
+                Ok(next) => break next.map_err(|_| RouterGone)?,
+                Err(_) if self.lane.lock().waiting.is_empty() => {}
+                Err(_) => return Err(RouterGone),
+            }
+        };
+        loop {
+            match next {
+                Some(Notification::Forward(forward)) => {
+                    let number = forward.publish.payload.as_ref().try_into();
+                    self.reached = self.reached.max(number.map_or(0, u64::from_be_bytes));
+                }
+                Some(Notification::Unschedule) => {
+                    self.is_paused = true;
+                    return Ok(());
+                }
+                Some(Notification::Disconnect(..)) => return Err(RouterGone),
+                _ => {}
+            }
+            match self.link.recv_deadline(Instant::now()) {
+                Ok(more) => next = more,
+                // Nothing more at the moment; a real end shows at the next wait.
+                Err(_) => return Ok(()),
+            }
+        }
+    }
+
+    /// Starts another router and gives it what this one kept.
+    async fn replace(&mut self) {
+        tracing::error!("the router inside the broker died or stood still: starting another");
+        loop {
+            if let Ok((tx, rx)) = start().await {
+                self.link = rx;
+                self.is_paused = false;
+                self.replaced += 1;
+                let mut feed = self.lane.lock();
+                feed.link = tx;
+                if !feed.waiting.is_empty() {
+                    let first = feed.first();
+                    feed.give(first);
+                }
+                return;
+            }
+            tokio::time::sleep(Duration::from_millis(100)).await;
+        }
+    }
+}
+
+fn weight(events: &[Event]) -> u32 {
+    let bytes = |event: &Event| match event {
+        Event::Publish(_, publish) => publish.payload.len(),
+        _ => 0,
+    };
+    let each = |event| EVENT_BYTES.saturating_add(u32::try_from(bytes(event)).unwrap_or(u32::MAX));
+    let all = events.iter().map(each).fold(BATCH_BYTES, u32::saturating_add);
+    // A batch that weighs more than all that may be on its way pays no more than that.
+    all.min(ON_ITS_WAY)
+}
+
+/// A router, the entrance to it and the exit. Its thread lives as long as the process: rumqttd has
+/// no stop.
+async fn start() -> Result<(LinkTx, LinkRx), RouterGone> {
+    let config = RouterConfig {
+        max_connections: 4,
+        max_outgoing_packet_count: NUMBERS,
+        max_segment_size: SEGMENT_BYTES,
+        max_segment_count: SEGMENTS,
+        ..RouterConfig::default()
+    };
+    // Building a link waits for the router on the calling thread.
+    let built = spawn_blocking(move || {
+        let sender = Router::new(0, config).spawn();
+        let (tx, _rx, _) = LinkBuilder::new("entrance", sender.clone()).build().ok()?;
+        let (exit, rx, _) = LinkBuilder::new("exit", sender).build().ok()?;
+        Some((tx, exit, rx))
+    });
+    let (tx, mut exit, mut rx) = built.await.ok().flatten().ok_or(RouterGone)?;
+    let filter = Filter {
+        path: TOPIC.into(),
+        qos: QoS::AtMostOnce,
+        nolocal: false,
+        preserve_retain: false,
+        retain_forward_rule: RetainForwardRule::Never,
+    };
+    let subscribe = Packet::Subscribe(Subscribe { pkid: 1, filters: vec![filter] }, None);
+    exit.send(subscribe).await.map_err(|_| RouterGone)?;
+    loop {
+        // Nothing is published before it is subscribed to.
+        let answer = tokio::time::timeout(PATIENCE, rx.next()).await.map_err(|_| RouterGone)?;
+        let packet = answer.map_err(|_| RouterGone)?.and_then(Option::<Packet>::from);
+        if let Some(Packet::SubAck(..)) = packet {
+            return Ok((tx, rx));
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use rmqtt_codec::v5::Packet as Word;
+
+    use super::*;
+    use crate::message::ConnectionId;
+
+    fn numbered(numbers: std::ops::Range<u64>) -> Vec<Event> {
+        numbers.map(|n| Event::Answer(ConnectionId(n), Word::PingResponse)).collect()
+    }
+
+    async fn receive(exit: &mut Exit, count: usize) -> Vec<u64> {
+        let mut found = Vec::new();
+        while found.len() < count {
+            let events = tokio::time::timeout(Duration::from_secs(60), exit.next()).await;
+            found.extend(events.expect("events").into_iter().map(|event| match event {
+                Event::Answer(ConnectionId(number), _) => number,
+                other => panic!("{other:?}"),
+            }));
+        }
+        found
+    }
+
+    #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+    async fn what_each_sends_comes_out_in_its_order_and_whole() {
+        let (lane, mut exit) = lane().await.expect("a router");
+        let senders = (0..4).map(|sender| {
+            let lane = lane.clone();
+            tokio::spawn(async move {
+                for batch in 0..500 {
+                    let first = sender * 1_000_000 + batch * 7;
+                    lane.send(numbered(first..first + 7)).await;
+                }
+            })
+        });
+        let senders: Vec<_> = senders.collect();
+        let found = receive(&mut exit, 4 * 500 * 7).await;
+        for sender in 0..4 {
+            let own: Vec<_> = found.iter().filter(|n| *n / 1_000_000 == sender).collect();
+            assert_eq!(own.len(), 3500);
+            assert!(own.is_sorted(), "out of order");
+        }
+        for sender in senders {
+            sender.await.expect("sent");
+        }
+        assert_eq!(lane.room.available_permits(), ON_ITS_WAY as usize, "all of it is given back");
+    }
+
+    #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+    async fn a_router_that_dies_is_replaced_and_nothing_is_lost() {
+        let (lane, mut exit) = lane().await.expect("a router");
+        for first in (0..1000).step_by(10) {
+            lane.send(numbered(first..first + 10)).await;
+        }
+        let before = receive(&mut exit, 500).await;
+        // A topic that does not begin with ASCII kills rumqttd's router.
+        let _ = lane.lock().link.publish(Bytes::from_static("\u{e4}".as_bytes()), Bytes::new());
+        for first in (1000..2000).step_by(10) {
+            lane.send(numbered(first..first + 10)).await;
+        }
+        let after = receive(&mut exit, 2000 - before.len()).await;
+        assert_eq!([before, after].concat(), (0..2000).collect::<Vec<_>>());
+        assert_eq!(exit.replaced, 1);
+    }
+
+    #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+    async fn at_the_end_everything_that_was_sent_is_there_at_once() {
+        let (lane, mut exit) = lane().await.expect("a router");
+        for first in (0..3000).step_by(10) {
+            lane.send(numbered(first..first + 10)).await;
+        }
+        let mut count = 0;
+        while let Some(events) = exit.rest() {
+            count += events.len();
+        }
+        assert_eq!(count, 3000);
+    }
+
+    #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+    async fn nothing_holds_a_payload_that_was_handed_on() {
+        let (lane, mut exit) = lane().await.expect("a router");
+        let payload = Bytes::from(vec![0; 5000]);
+        let publish = rmqtt_codec::types::Publish {
+            dup: false,
+            retain: false,
+            qos: rmqtt_codec::types::QoS::AtMostOnce,
+            topic: "t".into(),
+            packet_id: None,
+            payload: payload.clone(),
+            properties: None,
+        };
+        lane.send(vec![Event::Publish(ConnectionId(1), Box::new(publish))]).await;
+        assert!(!payload.is_unique());
+        drop(exit.next().await);
+        assert!(payload.is_unique(), "the ring has it");
+    }
+}

@@ -1,0 +1,75 @@
+//! What people and tokens compare a certificate by.
+
+use std::fmt;
+use std::str::FromStr;
+
+use sha2::{Digest, Sha256};
+
+use super::hex;
+
+/// The SHA-256 of a certificate's DER, shown as 64 lowercase hexadecimal digits.
+///
+/// It is public: an authority's stands in every token and in the broker's mDNS record.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Fingerprint([u8; 32]);
+
+/// A text is not a fingerprint.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("`{0}` is not a fingerprint: 64 hexadecimal digits, as the broker shows its authority's")]
+pub struct FingerprintError(String);
+
+impl Fingerprint {
+    /// The fingerprint of a certificate in DER.
+    pub fn of(certificate_der: &[u8]) -> Self {
+        Self(Sha256::digest(certificate_der).into())
+    }
+
+    /// The 32 bytes as they are.
+    pub fn as_bytes(&self) -> &[u8; 32] {
+        &self.0
+    }
+}
+
+impl From<[u8; 32]> for Fingerprint {
+    fn from(bytes: [u8; 32]) -> Self {
+        Self(bytes)
+    }
+}
+impl FromStr for Fingerprint {
+    type Err = FingerprintError;
+    fn from_str(text: &str) -> Result<Self, FingerprintError> {
+        hex::read(text).map(Self).ok_or_else(|| FingerprintError(text.chars().take(80).collect()))
+    }
+}
+impl fmt::Display for Fingerprint {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        hex::write(f, &self.0)
+    }
+}
+impl fmt::Debug for Fingerprint {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Display::fmt(self, f)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_fingerprint_is_shown_as_sha256sum_shows_it_and_read_back() {
+        let shown = "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad";
+        assert_eq!(Fingerprint::of(b"abc").to_string(), shown);
+        assert_eq!(shown.parse(), Ok(Fingerprint::of(b"abc")));
+        assert_eq!(shown.to_uppercase().parse(), Ok(Fingerprint::of(b"abc")));
+    }
+
+    #[test]
+    fn a_text_that_is_short_long_or_not_hexadecimal_is_no_fingerprint() {
+        let shown = Fingerprint::of(b"abc").to_string();
+        for text in ["", &shown[1..], &format!("{shown}0"), &shown.replace('b', "g")] {
+            assert!(text.parse::<Fingerprint>().is_err(), "{text}");
+        }
+        assert!("é".repeat(32).parse::<Fingerprint>().is_err());
+    }
+}
