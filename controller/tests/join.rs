@@ -1,5 +1,7 @@
 //! A machine becomes a node of a fabric over real TLS, and people come with accounts.
 
+#![expect(clippy::unwrap_used, reason = "a hub that cannot be set up is a failed test")]
+
 use std::time::Duration;
 
 use clap::Parser as _;

@@ -44,9 +44,9 @@ pub(super) async fn ls(context: &Context, format: &Format) -> Result<(), Failure
         [
             cell(&account.name),
             cell(&account.kind),
-            cell(&account.publish.join(" ")),
-            cell(&account.subscribe.join(" ")),
-            cell(&human::age(account.created)),
+            cell(account.publish.join(" ")),
+            cell(account.subscribe.join(" ")),
+            cell(human::age(account.created)),
         ]
     })
 }
