@@ -69,12 +69,14 @@ impl Control {
     /// # Errors
     /// When a file cannot be used; what was read before stays then.
     pub fn reload(&self) -> Result<(), BrokerError> {
-        if let Some(tls) = &self.tls {
-            tls.reload().map_err(ListenError::from)?;
-        }
+        let next =
+            self.tls.as_ref().map(|tls| tls.next()).transpose().map_err(ListenError::from)?;
         if let Some(files) = &self.files {
             files.reload()?;
             self.accounts_changed();
+        }
+        if let (Some(tls), Some(next)) = (&self.tls, next) {
+            tls.show(next);
         }
         info!("certificates, accounts and rules read again");
         Ok(())

@@ -83,8 +83,18 @@ impl Tls {
     /// # Errors
     /// Like [`load`](Self::load); everything then stays as it was.
     pub fn reload(&self) -> Result<(), TlsError> {
-        self.current.store(Arc::new(read(&self.files)?));
+        self.show(self.next()?);
         Ok(())
+    }
+
+    /// What the files say now, not shown yet.
+    pub(crate) fn next(&self) -> Result<Arc<ServerConfig>, TlsError> {
+        read(&self.files).map(Arc::new)
+    }
+
+    /// Shows it to clients that connect from now on.
+    pub(crate) fn show(&self, next: Arc<ServerConfig>) {
+        self.current.store(next);
     }
 
     /// What to accept the next client with.

@@ -5,10 +5,11 @@ use std::collections::VecDeque;
 use std::future::Future;
 use std::net::SocketAddr;
 use std::num::NonZeroU16;
+use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::BytesMut;
-use godwit_broker::{Broker, Config};
+use godwit_broker::{Accounts, Anonymous, Broker, Config};
 use rmqtt_codec::types::{Publish, QoS};
 use rmqtt_codec::v5::{
     Connect, ConnectAck, ConnectAckReason, Disconnect, DisconnectReasonCode, Packet,
@@ -32,7 +33,9 @@ pub(crate) struct Hub {
 
 /// On a free port of the loopback, everything else as it is by default.
 fn config() -> Config {
-    Config::open_to_all("127.0.0.1:0".parse().expect("an address"))
+    let open = Config::open_to_all("127.0.0.1:0".parse().expect("an address"));
+    // Nobody speaks but who is told to.
+    Config { sys_interval_seconds: 0, ..open }
 }
 
 impl Hub {
@@ -43,7 +46,16 @@ impl Hub {
     pub(crate) async fn start_with(change: impl FnOnce(&mut Config)) -> Self {
         let mut config = config();
         change(&mut config);
-        let broker = Broker::bind(config).await.expect("a broker");
+        Self::run(Broker::bind(config).await.expect("a broker"))
+    }
+
+    /// For those accounts and nobody else.
+    pub(crate) async fn start_for(accounts: Arc<dyn Accounts>) -> Self {
+        let config = Config { anonymous: Anonymous::Never, ..config() };
+        Self::run(Broker::bind_with(config, accounts).await.expect("a broker"))
+    }
+
+    fn run(broker: Broker) -> Self {
         let (address, shutdown) = (broker.tcp_address().expect("a port"), CancellationToken::new());
         tokio::spawn(broker.run(shutdown.clone()));
         Self { address, shutdown }
@@ -296,6 +308,11 @@ impl Client {
         let release = release.await;
         assert_eq!(release.packet_id, id);
         release.reason_code
+    }
+
+    /// The messages that have come while something else was waited for.
+    pub(crate) fn drain(&mut self) -> Vec<Publish> {
+        self.inbox.drain(..).collect()
     }
 
     /// The next message, not acknowledged.

@@ -5,6 +5,7 @@
 //! clauses. Its doc names the normative statements; docs/CONFORMANCE.md lists them all. `client` is a
 //! client that does what it is told, right or wrong; `wire` is its grammar, `words` its words.
 
+mod borders;
 mod client;
 mod connect;
 mod flow;
