@@ -170,7 +170,7 @@ impl Controller {
                 let (url, credentials) = hub.own();
                 (url, Some(credentials), hub.place(&wanted.listen))
             }
-            (_, BrokerChoice::External(url)) => (url.clone(), None, elsewhere(url)),
+            (_, BrokerChoice::External(url)) => (url.clone(), None, Some(apart(url))),
             (None, BrokerChoice::Embedded(_)) => return Err(AppError::NoBroker),
         };
         let (broker_over, parts_over) = (CancellationToken::new(), shutdown.child_token());
@@ -288,12 +288,12 @@ fn session_config(
     config
 }
 
-/// What mDNS says of a broker elsewhere: it is announced if its address is known, and not by the
-/// loopback that leads nobody else there.
-fn elsewhere(url: &BrokerUrl) -> Option<BrokerPlace> {
-    let address: IpAddr = url.host().trim_matches(['[', ']']).parse().ok()?;
-    let is_far = !address.is_loopback();
-    is_far.then(|| BrokerPlace { address: Some(address), port: url.port(), authority: None })
+/// What mDNS says of a broker apart: its address, if that leads there from everywhere. One on this
+/// machine is on every link; nobody else's loopback leads here.
+fn apart(url: &BrokerUrl) -> BrokerPlace {
+    let address: Option<IpAddr> = url.host().trim_matches(['[', ']']).parse().ok();
+    let address = address.filter(|address| !address.is_loopback());
+    BrokerPlace { address, port: url.port(), authority: None }
 }
 
 /// Hands each delivery to whom it is for.
