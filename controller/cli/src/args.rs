@@ -1,6 +1,7 @@
 //! The command line: what may be said, and what is said wrong before anything is asked.
 
 mod account;
+mod broker;
 
 use std::path::PathBuf;
 use std::time::Duration;
@@ -13,6 +14,7 @@ use crate::human;
 use crate::render::Format;
 
 pub(crate) use self::account::{AccountAdd, AccountCommand, NodeToken, Passwd};
+pub(crate) use self::broker::{Broker, BrokerCommand};
 
 const AFTER_HELP: &str = "\
 Exit codes:
@@ -350,45 +352,6 @@ pub(crate) enum MigrationCommand {
     },
 }
 
-/// Looks at the broker inside the controller, or with --url at one that stands alone.
-#[derive(Debug, clap::Args)]
-pub(crate) struct Broker {
-    /// A broker of its own, at the address that its `--admin` names
-    #[arg(long, env = "GODWIT_BROKER_URL", global = true, value_parser = parse_broker)]
-    pub(crate) url: Option<Host>,
-    #[command(subcommand)]
-    pub(crate) command: BrokerCommand,
-}
-
-#[derive(Debug, Subcommand)]
-pub(crate) enum BrokerCommand {
-    /// List the clients that are connected
-    Clients(List),
-    /// List sessions, those whose client is away too
-    Sessions(List),
-    /// List retained messages
-    Retained {
-        /// Only those whose topics this filter matches
-        #[arg(default_value = "#")]
-        filter: String,
-        #[command(flatten)]
-        output: Output,
-    },
-    /// List the filters that somebody is subscribed to
-    Topics(List),
-    /// Cut a client off; its session stays as long as it would
-    Kick {
-        client: String,
-        /// Only this user's client of that id
-        #[arg(long)]
-        user: Option<String>,
-        #[command(flatten)]
-        output: Output,
-    },
-    /// Read certificates, accounts and rules again; nobody is disconnected whose account stays
-    Reload(List),
-}
-
 #[derive(Debug, clap::Args)]
 pub(crate) struct Events {
     /// Only this container's and its moves'
@@ -406,10 +369,6 @@ pub(crate) struct Events {
     /// `table`, `json` (one object a line), or a template on `event` and `data`
     #[arg(long, default_value = "table", value_name = "FORMAT")]
     pub(crate) format: Format,
-}
-
-fn parse_broker(text: &str) -> Result<Host, String> {
-    Host::with_port(text, 9883)
 }
 
 fn parse_seconds(text: &str) -> Result<Duration, String> {
