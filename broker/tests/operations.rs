@@ -8,8 +8,9 @@ use std::path::Path;
 use std::sync::{Arc, Mutex};
 
 use godwit_broker::{Config, Limits};
+use rmqtt_codec::types::QoS;
 use rmqtt_codec::v5::{
-    Connect, ConnectAckReason, DisconnectReasonCode, PublishAckReason, SubscribeAckReason,
+    Connect, ConnectAckReason, DisconnectReasonCode, LastWill, PublishAckReason, SubscribeAckReason,
 };
 use serde_json::json;
 use support::accounts::Accounts;
@@ -192,11 +193,25 @@ async fn a_client_is_told_that_the_broker_stops() {
 
 #[tokio::test]
 async fn rules_that_are_read_again_hold_at_once_for_those_who_are_there() {
-    let both = "user alice\ntopic readwrite a\ntopic readwrite b\n";
-    let accounts = Accounts::new(&["alice", "bob"], both);
+    let rules = "user alice\ntopic readwrite a\ntopic readwrite b\nuser bob\ntopic write b\n";
+    let accounts = Accounts::new(&["alice", "bob"], rules);
     let hub = Hub::start_with(accounts.config()).await;
     let mut alice = Client::connect(hub.address, hello_as("alice", "1")).await;
-    let mut bob = Client::connect(hub.address, hello_as("bob", "2")).await;
+    let last_will = Some(LastWill {
+        qos: QoS::AtLeastOnce,
+        retain: false,
+        topic: "b".into(),
+        message: "bob is gone".into(),
+        will_delay_interval_sec: None,
+        correlation_data: None,
+        message_expiry_interval: None,
+        content_type: None,
+        user_properties: Vec::new(),
+        is_utf8_payload: None,
+        response_topic: None,
+    });
+    let bob = Connect { last_will, ..hello_as("bob", "2") };
+    let mut bob = Client::connect(hub.address, bob).await;
     for topic in ["a", "b"] {
         assert_eq!(alice.subscribe(topic).await, SubscribeAckReason::GrantedQos1);
     }
@@ -204,6 +219,7 @@ async fn rules_that_are_read_again_hold_at_once_for_those_who_are_there() {
     accounts.users(&["alice"]);
     hub.control.reload().unwrap();
     assert_eq!(bob.end().await, DisconnectReasonCode::NotAuthorized, "its account is gone");
+    assert_eq!(alice.message().await.1, "bob is gone", "which others may need to hear");
     hub.control.publish("a", "secret", false).await.unwrap();
     hub.control.publish("b", "open", false).await.unwrap();
     assert_eq!(alice.message().await, ("b".to_owned(), "open".to_owned()));

@@ -91,28 +91,34 @@ impl Core {
     }
 
     /// Accounts or their rules changed: what a session may not have any more it has no more, and a
-    /// session whose account is gone ends.
+    /// session whose account is gone ends, with its will.
     pub(super) fn judge_all(&mut self, effects: &mut Effects) {
         let accounts = self.accounts.clone();
         let keys: Vec<_> = self.sessions.iter().map(|(key, _)| key).collect();
+        let mut gone = Vec::new();
         for key in keys {
             let session = &mut self.sessions[key];
             let (user, client) = &session.client;
-            if let Some(rights) = accounts.rights(user.as_deref(), client) {
-                if let Some(online) = &session.online {
-                    online.rights.store(Arc::new(rights.clone()));
-                }
-                session.rights = rights;
-                self.check_subscriptions(key, effects);
-                self.forget_unreadable(key, effects);
+            let Some(rights) = accounts.rights(user.as_deref(), client) else {
+                gone.push(key);
                 continue;
+            };
+            if let Some(online) = &session.online {
+                online.rights.store(Arc::new(rights.clone()));
             }
-            session.will = None;
-            if let Some(online) = session.online.take() {
+            session.rights = rights;
+            self.check_subscriptions(key, effects);
+            self.forget_unreadable(key, effects);
+        }
+        // They go when all others have the rights that they have from now on, for they are heard.
+        for key in gone {
+            if let Some(online) = self.sessions[key].online.take() {
                 self.by_connection.remove(&online.connection);
                 let bye = Out::Close(DisconnectReasonCode::NotAuthorized);
                 effects.out.push((online.connection, bye));
             }
+            // It may say that its client is gone: until now it could.
+            self.publish_will(key, effects);
             self.end(key, effects);
         }
     }
