@@ -27,7 +27,8 @@ impl Accounts for Book {
     }
 
     fn rights(&self, user: Option<&str>, client: &str) -> Option<Rights> {
-        let filters = |texts: &[&str]| texts.iter().map(|text| text.parse().unwrap()).collect();
+        let filters =
+            |texts: &[&str]| texts.iter().map(|text| text.parse().expect("a filter")).collect();
         let kind = match user? {
             "god" => return Some(Rights::everything()),
             tenant @ ("t1" | "t2") => Kind::Tenant(tenant.into()),
