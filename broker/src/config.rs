@@ -175,7 +175,7 @@ mod tests {
         assert!(error.to_string().contains("max-conections"), "{error}");
     }
 
-    const EXAMPLE: &str = include_str!("../../packaging/godwit-broker.toml");
+    const EXAMPLE: &str = include_str!("../packaging/godwit-broker.toml");
 
     /// The names of a table's settings, as its reader lists them.
     fn settings(table: &str) -> Vec<String> {
