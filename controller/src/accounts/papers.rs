@@ -117,6 +117,8 @@ impl Papers {
         let issued = self.authority.issue_server(&self.names, now).map_err(|source| {
             PapersError::Authority { path: self.directory.clone(), source: Box::new(source) }
         })?;
+        // Cut short between key and certificate, it is done again at the next start.
+        write(&names, "")?;
         write(&key, issued.key_pem.as_str())?;
         write(&certificate, &issued.issued.chain_pem)?;
         write(&names, &wanted)?;
@@ -184,6 +186,11 @@ mod tests {
         let late = now + SignedDuration::from_hours(24 * 80);
         assert!(again.renew(late).unwrap(), "it ends soon");
         assert!(!again.renew(late).unwrap());
+        // Another key than the certificate's: a renewal that was cut short.
+        fs::write(data.path().join("trust/broker.names"), "").unwrap();
+        fs::write(again.tls().key, "of the next certificate").unwrap();
+        assert!(again.renew(late).unwrap(), "it goes on");
+        assert!(fs::read_to_string(again.tls().key).unwrap().contains("PRIVATE KEY"));
         let moved = Papers::open(data.path(), fabric, vec!["hub2".to_owned()]).unwrap();
         let shown = fs::read_to_string(moved.tls().certificate).unwrap();
         assert!(!shown.is_empty() && moved.authority().fingerprint() == fingerprint);
