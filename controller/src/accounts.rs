@@ -245,11 +245,16 @@ impl Accounts {
             return Err(unknown(name));
         }
         self.changed().await?;
+        self.cut_off(name).await;
+        Ok(shown)
+    }
+
+    /// Cuts off who is connected with an account whose password or certificate counts no more.
+    async fn cut_off(&self, name: &str) {
         if let Some(control) = self.control.get() {
             // One that has stopped has cut them off itself.
             let _ = control.kick_user(name).await;
         }
-        Ok(shown)
     }
 
     /// Removes an account; who is connected with it is cut off.

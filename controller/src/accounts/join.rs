@@ -62,6 +62,8 @@ impl Accounts {
         });
         let certificate = admitted.await.map_err(|error| internal(&error))??;
         self.changed().await.map_err(|refusal| refusal.to_string())?;
+        // Whoever came under this name before shows a certificate that is revoked now.
+        self.cut_off(&format!("{NODE_ACCOUNT}{node}")).await;
         tracing::info!(%node, "a node has joined the fabric");
         Ok(certificate)
     }
