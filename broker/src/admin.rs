@@ -190,7 +190,8 @@ async fn refuse_browsers(is_local: bool, request: Request, next: Next) -> Respon
     next.run(request).await
 }
 
-fn is_loopback_name(host: &str) -> bool {
+/// True for a `Host` that names this machine to itself, whatever its port.
+pub fn is_loopback_name(host: &str) -> bool {
     let name = match host.rsplit_once(':') {
         Some((name, port)) if port.bytes().all(|byte| byte.is_ascii_digit()) => name,
         _ => host,

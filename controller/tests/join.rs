@@ -240,3 +240,57 @@ async fn an_account_is_made_used_changed_and_removed() {
     assert_eq!(names, ["alice/press"]);
     assert!(!left.to_string().contains("argon2"), "hashes are nobody's business");
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_node_that_comes_anew_cuts_off_who_has_its_old_certificate() {
+    let hub = Hub::start().await;
+    let (_stolen, before) = hub.join(&hub.token(None).await, "edge-a").await;
+    let (thief, _inbox) = Session::open(hub.node(&before.unwrap())).unwrap();
+    in_time(thief.up()).await.unwrap();
+    let (_home, anew) = hub.join(&hub.token(Some("edge-a")).await, "edge-a").await;
+    let anew = anew.unwrap();
+    cut_off(&thief).await;
+    let _not_there_to_say_goodbye_to = thief.close(None).await;
+    let (node, _inbox) = Session::open(hub.node(&anew)).unwrap();
+    in_time(node.up()).await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn who_is_not_on_the_controllers_machine_signs_in_as_an_operator() {
+    let hub = Hub::start().await;
+    for (name, kind) in [("olga", "operator"), ("alice", "tenant")] {
+        let body = json!({ "name": name, "kind": kind, "password": "swordfish 1" });
+        hub.ask(reqwest::Method::POST, "/accounts", body).await;
+    }
+    let ask = async |header: (&str, &str), account: Option<(&str, &str)>, path: &str| {
+        let request = reqwest::Client::new().get(format!("{}{path}", hub.rest));
+        let request = request.header(header.0, header.1);
+        let request = match account {
+            Some((user, password)) => request.basic_auth(user, Some(password)),
+            None => request,
+        };
+        request.send().await.unwrap().status().as_u16()
+    };
+    let plain = ("accept", "application/json");
+    for path in ["/accounts", "/broker/clients"] {
+        assert_eq!(ask(plain, None, path).await, 200, "on its own machine");
+        for passed_on in [
+            ("origin", "http://evil.example"),
+            ("host", "evil.example:7180"),
+            ("x-forwarded-for", "192.0.2.7"),
+        ] {
+            assert_eq!(ask(passed_on, None, path).await, 401, "{passed_on:?}");
+            let olga = Some(("olga", "swordfish 1"));
+            assert_eq!(ask(passed_on, olga, path).await, 200, "{passed_on:?}");
+        }
+    }
+    let alice = Some(("alice", "swordfish 1"));
+    let evil = ("origin", "http://evil.example");
+    assert_eq!(ask(evil, alice, "/accounts").await, 401, "a tenant is no operator");
+    let wrong = Some(("olga", "swordfish 2"));
+    let mut answers = Vec::new();
+    for _ in 0..6 {
+        answers.push(ask(evil, wrong, "/accounts").await);
+    }
+    assert_eq!(answers.last(), Some(&429), "{answers:?}");
+}

@@ -3,11 +3,13 @@
 use std::net::SocketAddr;
 
 use axum::extract::{ConnectInfo, FromRequestParts, Path, State};
-use axum::http::header::{AUTHORIZATION, CONTENT_TYPE, ORIGIN};
+use axum::http::HeaderMap;
+use axum::http::header::{AUTHORIZATION, CONTENT_TYPE, HOST, ORIGIN};
 use axum::http::request::Parts;
 use axum::response::{IntoResponse, Json, Response};
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
+use godwit_broker::admin::is_loopback_name;
 use godwit_proto::id::NodeId;
 use jiff::SignedDuration;
 use serde::{Deserialize, Serialize};
@@ -25,9 +27,8 @@ impl FromRequestParts<Api> for Operator {
 
     async fn from_request_parts(parts: &mut Parts, api: &Api) -> Result<Self, ApiError> {
         let peer = parts.extensions.get::<ConnectInfo<SocketAddr>>().map(|info| info.0.ip());
-        // A page in a browser on this machine speaks for itself and not for who looks at it.
-        let is_page = parts.headers.contains_key(ORIGIN);
-        if peer.is_some_and(|peer| peer.to_canonical().is_loopback()) && !is_page {
+        let is_here = peer.is_some_and(|peer| peer.to_canonical().is_loopback());
+        if is_here && speaks_for_itself(&parts.headers) {
             return Ok(Self);
         }
         let claim = parts.headers.get(AUTHORIZATION).and_then(|value| basic(value.to_str().ok()?));
@@ -55,6 +56,16 @@ impl FromRequestParts<Api> for Book {
         Operator::from_request_parts(parts, api).await?;
         here(api).map(Self)
     }
+}
+
+/// False for what a browser or a proxy on this machine passes on: a page speaks for who wrote it, by
+/// whatever name its host was resolved, and a proxy for somebody elsewhere.
+fn speaks_for_itself(headers: &HeaderMap) -> bool {
+    let host = headers.get(HOST).and_then(|host| host.to_str().ok());
+    let is_passed_on = [ORIGIN.as_str(), "forwarded", "x-forwarded-for", "x-real-ip"]
+        .iter()
+        .any(|name| headers.contains_key(*name));
+    !is_passed_on && host.is_none_or(is_loopback_name)
 }
 
 /// User and password of `Basic …`.
