@@ -27,6 +27,7 @@ pub use self::acl_file::{AclError, AclFile, AclFileError, AclProblem};
 pub use self::filter::{Filter, FilterError, is_topic};
 pub use self::judge::Grant;
 pub use self::kinds::{Kind, KindError};
+pub(crate) use self::limiter::site;
 pub use self::limiter::{Limiter, Penalties, TooManyFailures};
 pub use self::password_file::{PasswordError, PasswordFile, PasswordFileError};
 pub use self::rules::{Action, Effect, Identity, Rights, Rule};

@@ -1,6 +1,6 @@
 //! Who comes in: from what a client says of itself to what it may do.
 
-use std::net::{IpAddr, Ipv4Addr};
+use std::net::IpAddr;
 use std::num::NonZeroUsize;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::available_parallelism;
@@ -15,7 +15,7 @@ use tokio::task::spawn_blocking;
 use crate::access::{Limiter, Penalties, Rights, TooManyFailures};
 use crate::accounts::Accounts;
 use crate::config::Anonymous;
-use crate::listener::{Peer, PeerAddress};
+use crate::listener::Peer;
 use crate::metrics::Refused;
 
 /// How many passwords that were right are remembered, so that it costs little when all clients come
@@ -132,14 +132,14 @@ impl Admission {
             }
         }
         let Some(user) = claim.user else { return self.nobody(claim.peer) };
-        self.verify(user, claim.password.unwrap_or_default(), source(claim.peer)).await?;
+        self.verify(user, claim.password.unwrap_or_default(), claim.peer.address.ip()).await?;
         Ok(Some(user.into()))
     }
 
     fn nobody(&self, peer: &Peer) -> Result<Option<ByteString>, Refusal> {
         let may = match self.anonymous {
             Anonymous::Never => false,
-            Anonymous::Loopback => source(peer).to_canonical().is_loopback(),
+            Anonymous::Loopback => peer.address.ip().to_canonical().is_loopback(),
             Anonymous::Anyone => true,
         };
         if may { Ok(None) } else { Err(Refusal::Anonymous) }
@@ -171,14 +171,6 @@ impl Admission {
         }
         lock(&self.limiter).failed(source, user, Instant::now());
         Err(Refusal::WrongPassword)
-    }
-}
-
-/// Where failures are counted; processes of this machine count as one.
-fn source(peer: &Peer) -> IpAddr {
-    match peer.address {
-        PeerAddress::Tcp(address) => address.ip(),
-        PeerAddress::Unix { .. } => Ipv4Addr::LOCALHOST.into(),
     }
 }
 

@@ -36,6 +36,9 @@ pub struct Config {
     pub connect_timeout_ms: u64,
     /// How long a client may read nothing of what it is sent.
     pub write_timeout_ms: u64,
+    /// How long a packet may take from its first byte to its last, and a second more for each KiB of
+    /// it.
+    pub packet_timeout_ms: u64,
     /// The longest that a client of MQTT 5 may be silent, whatever it asks for; 0 for any time.
     pub max_keep_alive_seconds: u16,
     /// How often what the broker says of itself in `$SYS/broker` is brought up to date; 0 for never.
@@ -46,6 +49,8 @@ pub struct Config {
     pub admin_anywhere: bool,
     /// How much one client may hold, and all of them.
     pub limits: Limits,
+    /// How fast accounts may send and addresses connect.
+    pub rates: Rates,
 }
 
 /// Who comes in without an account; what such a client may do is said by the rules for nobody.
@@ -99,6 +104,25 @@ pub struct Limits {
     pub max_session_expiry_seconds: u32,
 }
 
+/// How fast clients may be; 0 for as fast as they can.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[serde(default, deny_unknown_fields, rename_all = "kebab-case")]
+pub struct Rates {
+    /// Packets of an account, or of an address without one, over all of its connections. Who sends
+    /// more is read more slowly.
+    pub packets_per_second: u32,
+    /// The same in bytes.
+    pub bytes_per_second: u32,
+    /// Connections from an address, ten seconds' worth of them at once; further ones are closed.
+    pub connects_per_second: u32,
+}
+
+impl Default for Rates {
+    fn default() -> Self {
+        Self { packets_per_second: 0, bytes_per_second: 0, connects_per_second: 1000 }
+    }
+}
+
 impl Default for Config {
     fn default() -> Self {
         Self {
@@ -114,11 +138,13 @@ impl Default for Config {
             max_packet_bytes: 2 << 20,
             connect_timeout_ms: 5_000,
             write_timeout_ms: 30_000,
+            packet_timeout_ms: 30_000,
             max_keep_alive_seconds: 0,
             sys_interval_seconds: 10,
             admin: None,
             admin_anywhere: false,
             limits: Limits::default(),
+            rates: Rates::default(),
         }
     }
 }
@@ -194,7 +220,7 @@ mod tests {
         let text = text.join("\n");
         let config: Config = toml::from_str(&text).expect("with what is commented out");
         let default = Config::default();
-        assert_eq!(config.limits, default.limits);
+        assert_eq!((config.limits, config.rates), (default.limits, default.rates));
         assert_eq!(config.websocket, default.websocket);
         let examples = Config {
             listen: config.listen.clone(),
@@ -205,7 +231,9 @@ mod tests {
             ..default
         };
         assert_eq!(config, examples, "these alone have no default, or show more than it");
-        for name in settings("").into_iter().chain(settings("[limits]\n")) {
+        for name in
+            settings("").into_iter().chain(settings("[limits]\n")).chain(settings("[rates]\n"))
+        {
             let is_there = |line: &str| {
                 let line = line.trim_start_matches(['#', '[']);
                 line.strip_prefix(&*name).is_some_and(|rest| rest.starts_with([' ', ']']))

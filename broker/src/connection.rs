@@ -25,6 +25,7 @@ use crate::listener::Peer;
 use crate::message::ConnectionId;
 use crate::metrics::Metrics;
 use crate::outbox::Outboxes;
+use crate::rates::Rates;
 
 /// What all connections share.
 pub(crate) struct Door {
@@ -33,6 +34,7 @@ pub(crate) struct Door {
     pub(crate) outboxes: Outboxes,
     pub(crate) metrics: Arc<Metrics>,
     pub(crate) admission: Admission,
+    pub(crate) rates: Arc<Rates>,
     pub(crate) next: AtomicU64,
     /// Cancelled when nobody answers any more.
     pub(crate) stopped: CancellationToken,

@@ -65,6 +65,7 @@ impl Snapshot {
                 "Messages that their publisher may not publish",
                 &all.publishes_refused,
             ),
+            ("reads_paused", "Pauses of clients that were too fast", &all.reads_paused),
             ("subscriptions_refused", "Filters not subscribed to", &all.subscriptions_refused),
             (
                 "retained_refused",

@@ -43,6 +43,7 @@ mod metrics;
 mod notice;
 mod outbox;
 mod packet;
+mod rates;
 mod report;
 mod store;
 mod sys;
@@ -57,7 +58,7 @@ use tokio_util::sync::CancellationToken;
 use tracing::{error, info, warn};
 
 pub use crate::accounts::{Accounts, AccountsError, Files, Nobody};
-pub use crate::config::{Anonymous, Config, Durability, Limits};
+pub use crate::config::{Anonymous, Config, Durability, Limits, Rates};
 pub use crate::control::{Control, NoAnswer};
 pub use crate::engine::EngineError;
 pub use crate::lane::QUIET;
@@ -67,7 +68,7 @@ pub use crate::store::StoreError;
 use crate::admission::Admission;
 use crate::connection::Door;
 use crate::engine::Engine;
-use crate::listener::{BoundAddress, ListenError, Listeners};
+use crate::listener::{BoundAddress, Doorstep, ListenError, Listeners};
 use crate::metrics::{Metrics, Refused};
 use crate::outbox::Outboxes;
 
@@ -151,8 +152,10 @@ impl Broker {
             warn!(who = ?config.anonymous, "clients without an account are let in");
         }
         let admission = Admission::new(accounts, config.anonymous);
+        let rates = Arc::new(rates::Rates::new(config.rates));
         let (next, stopped) = (AtomicU64::new(1), CancellationToken::new());
-        let door = Arc::new(Door { config, lane, outboxes, metrics, admission, next, stopped });
+        let door =
+            Arc::new(Door { config, lane, outboxes, metrics, admission, rates, next, stopped });
         let control = Control::new(door.clone(), files, listeners.tls());
         Ok(Self { listeners, addresses, door, control, engine })
     }
@@ -186,7 +189,9 @@ impl Broker {
         let reporting = tokio::spawn(sys::run(self.control, shutdown.clone()));
         let room = Arc::new(Semaphore::new(self.door.config.max_connections));
         let (sink, mut arrivals) = mpsc::channel(64);
-        let listeners = tokio::spawn(self.listeners.run(sink, shutdown.clone()));
+        let doorstep = Doorstep::new(self.door.rates.clone(), self.door.metrics.clone());
+        let listeners = self.listeners.run(Arc::new(doorstep), sink, shutdown.clone());
+        let listeners = tokio::spawn(listeners);
         let mut connections = JoinSet::new();
         loop {
             let (stream, peer) = tokio::select! {

@@ -13,8 +13,8 @@
 //! task of its own: a client that dawdles keeps its socket busy and nobody else.
 //!
 //! Reading order: `config` and `address` (what is asked for), this file, `bind` and
-//! `unix` (sockets), `accept` (the loop), `reception` (the picture above), `stream` with
-//! `socket`, `tls` with `identity`, `upgrade` and `websocket`.
+//! `unix` (sockets), `accept` (the loop) with `doorstep` (who is let try), `reception` (the picture
+//! above), `stream` with `socket`, `tls` with `identity`, `upgrade` and `websocket`.
 //!
 //! Who reads a [`Stream`] must flush what it writes: TLS and WebSocket keep back what the
 //! kernel did not take at once.
@@ -22,7 +22,9 @@
 mod accept;
 mod address;
 mod bind;
+mod complaint;
 mod config;
+mod doorstep;
 mod identity;
 mod peer;
 mod reception;
@@ -51,6 +53,8 @@ pub use self::identity::identity_of;
 pub use self::peer::{Peer, PeerAddress, Transport};
 pub use self::stream::Stream;
 pub use self::tls::{Tls, TlsError};
+
+pub(crate) use self::doorstep::Doorstep;
 
 use self::bind::Listener;
 use self::reception::Reception;
@@ -163,11 +167,17 @@ impl Listeners {
     /// While `sink` is full, nobody is accepted: further clients wait in the kernel. The
     /// ports are free and the socket files gone when it returns; streams that were handed
     /// over live on.
-    pub async fn run(self, sink: mpsc::Sender<(Stream, Peer)>, shutdown: CancellationToken) {
+    pub(crate) async fn run(
+        self,
+        doorstep: Arc<Doorstep>,
+        sink: mpsc::Sender<(Stream, Peer)>,
+        shutdown: CancellationToken,
+    ) {
         info!(addresses = ?self.addresses, "listening for MQTT clients");
         let mut doors = JoinSet::new();
         for (listener, reception) in self.doors {
-            doors.spawn(accept::accept(listener, reception, sink.clone(), shutdown.clone()));
+            let (doorstep, sink) = (doorstep.clone(), sink.clone());
+            doors.spawn(accept::accept(listener, reception, doorstep, sink, shutdown.clone()));
         }
         while doors.join_next().await.is_some() {}
     }

@@ -53,6 +53,8 @@ causes! {
         Certificate = "certificate",
         Account = "account",
         Rate = "rate",
+        ConnectRate = "connect-rate",
+        Handshake = "handshake",
     }
 }
 
@@ -116,6 +118,8 @@ pub(crate) struct Metrics {
     pub(crate) bytes_received: AtomicU64,
     pub(crate) bytes_sent: AtomicU64,
     pub(crate) dropped: Tally<Dropped>,
+    /// How often somebody was not read for a while, being too fast.
+    pub(crate) reads_paused: AtomicU64,
     pub(crate) publishes_refused: AtomicU64,
     pub(crate) subscriptions_refused: AtomicU64,
     pub(crate) retained_refused: AtomicU64,

@@ -134,7 +134,7 @@ impl Penalties {
 
 /// The part of an address that its owner cannot change at will: a single machine may
 /// have 2⁶⁴ IPv6 addresses.
-fn site(address: IpAddr) -> IpAddr {
+pub(crate) fn site(address: IpAddr) -> IpAddr {
     match address.to_canonical() {
         IpAddr::V6(v6) => {
             let [a, b, c, d, ..] = v6.segments();

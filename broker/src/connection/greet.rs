@@ -111,12 +111,9 @@ pub(super) async fn greet(
             let keep_alive = answer.ack.server_keepalive_sec.unwrap_or(answer.keep_alive);
             let version = codec.version();
             arrival.receive_max = arrival.receive_max.max(1);
-            let rights = arrival.rights.clone();
             let notices = Arc::new(Notices::new((arrival.user.clone(), arrival.client.clone())));
             let (mine, yours) = (notices.clone(), notices.clone());
-            let reader =
-                Reader::new(door.clone(), connection, codec, buffer, keep_alive, rights, mine)
-                    .with_expiry(arrival.expiry_seconds);
+            let reader = Reader::new(door.clone(), &arrival, codec, buffer, keep_alive, mine);
             let writer = Writer::new(door.clone(), connection, version, *answer.ack, yours)
                 .with_limits(aliases, max_packet);
             Ok(Guest { arrival, reader, writer, keep_alive, notices })

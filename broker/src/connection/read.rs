@@ -19,11 +19,12 @@ use tokio::time::{Instant, timeout_at};
 use super::greet::ALIASES;
 use super::{Door, Ended};
 use crate::accounts::SharedRights;
-use crate::core::{Event, Parting, is_filter, is_topic};
+use crate::core::{Arrival, Event, Parting, is_filter, is_topic};
 use crate::message::ConnectionId;
 use crate::notice::Notices;
 use crate::outbox::Outbox;
 use crate::packet::{Codec, Version};
+use crate::rates::Payer;
 
 /// A buffer begins with this, which a client that is idle keeps.
 const SMALL: usize = 1024;
@@ -52,36 +53,39 @@ pub(super) struct Reader {
     is_lasting: bool,
     events: Vec<Event>,
     notices: Arc<Notices>,
+    /// Whose rates what it sends counts for.
+    payer: Payer,
+    /// How long the rest of a packet has been waited for.
+    waited: Duration,
 }
 
 impl Reader {
+    /// Reads what comes behind CONNECT, of which `buffer` may have something. `keep_alive` is in
+    /// seconds.
     pub(super) fn new(
         door: Arc<Door>,
-        connection: ConnectionId,
+        arrival: &Arrival,
         codec: Codec,
         buffer: BytesMut,
         keep_alive: u16,
-        rights: SharedRights,
         notices: Arc<Notices>,
     ) -> Self {
         let keep_alive = Duration::from_millis(1500 * u64::from(keep_alive));
+        let payer = Payer::new(arrival.user.as_ref(), arrival.facts.address.ip());
         Self {
             door,
-            connection,
+            connection: arrival.connection,
             codec,
             buffer,
-            rights,
+            rights: arrival.rights.clone(),
             aliases: HashMap::new(),
             keep_alive: Some(keep_alive).filter(|time| !time.is_zero()),
-            is_lasting: false,
+            is_lasting: arrival.expiry_seconds > 0,
             events: Vec::new(),
             notices,
+            payer,
+            waited: Duration::ZERO,
         }
-    }
-
-    pub(super) fn with_expiry(mut self, seconds: u32) -> Self {
-        self.is_lasting = seconds > 0;
-        self
     }
 
     /// Reads until the connection ends.
@@ -91,21 +95,23 @@ impl Reader {
         socket: &mut (impl AsyncRead + Unpin),
     ) -> Ended {
         let limit_bytes = self.door.config.limits.max_outbox_bytes;
-        let mut since_turn = 0;
+        let (mut since_turn, mut read) = (0, self.buffer.len());
         loop {
-            let end = self.take_all();
+            let (packets, end) = self.take_all();
             if !self.events.is_empty() {
                 self.door.lane.send(std::mem::take(&mut self.events)).await;
             }
             if let Err(ended) = end {
                 return ended;
             }
-            // Who does not read what it is answered is not read either.
+            // Who does not read what it is answered is not read either, nor who is too fast.
             outbox.below(limit_bytes).await;
-            match self.fill(socket).await {
-                Ok(read) => since_turn += read,
+            self.pay(packets, read).await;
+            read = match self.fill(socket).await {
+                Ok(read) => read,
                 Err(ended) => return ended,
-            }
+            };
+            since_turn += read;
             if since_turn >= TURN {
                 since_turn = 0;
                 tokio::task::yield_now().await;
@@ -115,6 +121,7 @@ impl Reader {
 
     /// Reads once; answers how much.
     async fn fill(&mut self, socket: &mut (impl AsyncRead + Unpin)) -> Result<usize, Ended> {
+        let (patience, is_part) = (self.patience(), !self.buffer.is_empty());
         let missing = self.codec.missing();
         if missing >= OWN_FROM {
             let first = missing.min(OWN_FIRST.max(self.buffer.len()));
@@ -127,20 +134,18 @@ impl Reader {
             room = room.min(missing + SMALL);
         }
         let mut place = (&mut self.buffer).limit(room);
+        let began = Instant::now();
         let read = socket.read_buf(&mut place);
-        let read = match self.keep_alive {
+        let read = match patience {
             None => read.await?,
-            Some(patience) => match timeout_at(Instant::now() + patience, read).await {
+            Some((patience, end)) => match timeout_at(began + patience, read).await {
                 Ok(read) => read?,
-                Err(_) => {
-                    let what = "no packet within 1.5 times its keep-alive".into();
-                    return Err(Ended::Broken {
-                        reason: DisconnectReasonCode::KeepAliveTimeout,
-                        what,
-                    });
-                }
+                Err(_) => return Err(end.into()),
             },
         };
+        if is_part {
+            self.waited += began.elapsed();
+        }
         if read == 0 {
             return Err(Ended::Gone);
         }
@@ -151,8 +156,29 @@ impl Reader {
         Ok(read)
     }
 
-    /// Turns everything that has been read into events.
-    fn take_all(&mut self) -> Result<(), Ended> {
+    /// How long the next byte may take, and what it means if it takes longer.
+    fn patience(&self) -> Option<(Duration, TooSlow)> {
+        let silent = self.keep_alive.map(|patience| (patience, TooSlow::Silent));
+        if self.buffer.is_empty() {
+            return silent;
+        }
+        let so_far = Duration::from_secs(self.buffer.len() as u64 / 1024);
+        let whole = Duration::from_millis(self.door.config.packet_timeout_ms) + so_far;
+        let unfinished = (whole.saturating_sub(self.waited), TooSlow::Unfinished);
+        Some(silent.map_or(unfinished, |silent| silent.min(unfinished)))
+    }
+
+    /// Waits until the client has its place in the rates.
+    async fn pay(&mut self, packets: u64, bytes: usize) {
+        let capped = |count: u64| u32::try_from(count).unwrap_or(u32::MAX);
+        let door = &self.door;
+        if door.rates.pay(&self.payer, capped(packets), capped(bytes as u64)).await {
+            door.metrics.reads_paused.fetch_add(1, Ordering::Relaxed);
+        }
+    }
+
+    /// Turns everything that has been read into events; answers how many packets there were.
+    fn take_all(&mut self) -> (u64, Result<(), Ended>) {
         let mut packets = 0;
         let end = loop {
             match self.codec.read(&mut self.buffer) {
@@ -166,8 +192,11 @@ impl Reader {
                 Err(error) => break Err(malformed(&error)),
             }
         };
-        self.door.metrics.packets_received.fetch_add(packets, Ordering::Relaxed);
-        end
+        if packets > 0 {
+            self.door.metrics.packets_received.fetch_add(packets, Ordering::Relaxed);
+            self.waited = Duration::ZERO;
+        }
+        (packets, end)
     }
 
     fn take(&mut self, packet: Packet) -> Result<(), Ended> {
@@ -294,6 +323,29 @@ impl Reader {
             }
             None => Err(protocol("a topic alias that stands for nothing")),
         }
+    }
+}
+
+/// A client that does not say what it has to in time.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+enum TooSlow {
+    Silent,
+    Unfinished,
+}
+
+impl From<TooSlow> for Ended {
+    fn from(slow: TooSlow) -> Self {
+        let (reason, what) = match slow {
+            TooSlow::Silent => (
+                DisconnectReasonCode::KeepAliveTimeout,
+                "no packet within 1.5 times its keep-alive",
+            ),
+            TooSlow::Unfinished => (
+                DisconnectReasonCode::ImplementationSpecificError,
+                "a packet that began and did not end in time",
+            ),
+        };
+        Self::Broken { reason, what: what.into() }
     }
 }
 

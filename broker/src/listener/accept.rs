@@ -8,9 +8,11 @@ use std::time::{Duration, Instant};
 use tokio::sync::mpsc;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
-use tracing::{debug, warn};
+use tracing::warn;
 
 use super::bind::Listener;
+use super::complaint::Complaint;
+use super::doorstep::Doorstep;
 use super::peer::{Peer, PeerAddress};
 use super::reception::Reception;
 use super::socket::Socket;
@@ -18,13 +20,12 @@ use super::stream::Stream;
 
 /// How long to wait after the kernel gave us no client: some will leave.
 const BACK_OFF: Duration = Duration::from_millis(100);
-/// How often to speak of it.
-const WARN_EVERY: Duration = Duration::from_secs(1);
 
 /// Accepts until `shutdown`, or until nobody receives from `sink`.
 pub(super) async fn accept(
     listener: Listener,
     reception: Arc<Reception>,
+    doorstep: Arc<Doorstep>,
     sink: mpsc::Sender<(Stream, Peer)>,
     shutdown: CancellationToken,
 ) {
@@ -38,8 +39,10 @@ pub(super) async fn accept(
             next = next(&listener, &sink) => next,
         };
         match next {
+            Ok((_, address)) if !doorstep.welcomes(&address) => {}
             Ok((socket, address)) => {
-                arriving.spawn(receive(Arc::clone(&reception), socket, address, sink.clone()));
+                let (reception, doorstep) = (reception.clone(), doorstep.clone());
+                arriving.spawn(receive(reception, doorstep, socket, address, sink.clone()));
             }
             Err(error) => {
                 if let Some(times) = complaint.raise(Instant::now()) {
@@ -66,6 +69,7 @@ async fn next(
 
 async fn receive(
     reception: Arc<Reception>,
+    doorstep: Arc<Doorstep>,
     socket: Socket,
     address: PeerAddress,
     sink: mpsc::Sender<(Stream, Peer)>,
@@ -77,41 +81,6 @@ async fn receive(
             // Nobody there to receive it: the broker is stopping.
             let _ = sink.send((stream, peer)).await;
         }
-        Err(error) => debug!(peer = %address, error = %error.with_cause(), "client turned away"),
-    }
-}
-
-/// Something to warn of, but not all the time.
-#[derive(Debug, Default)]
-struct Complaint {
-    last: Option<Instant>,
-    times: u32,
-}
-
-impl Complaint {
-    /// It happened again; `Some` how often since it was last said, if it is to be said.
-    fn raise(&mut self, now: Instant) -> Option<u32> {
-        self.times += 1;
-        if self.last.is_some_and(|last| now.duration_since(last) < WARN_EVERY) {
-            return None;
-        }
-        self.last = Some(now);
-        Some(std::mem::take(&mut self.times))
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_complaint_is_heard_at_once_and_then_once_a_second() {
-        let start = Instant::now();
-        let mut complaint = Complaint::default();
-        let heard: Vec<_> =
-            (0..25).map(|tenth| complaint.raise(start + tenth * BACK_OFF)).collect();
-        let said: Vec<_> = heard.iter().flatten().copied().collect();
-        assert_eq!(said, [1, 10, 10]);
-        assert_eq!((heard[0], heard[10], heard[20]), (Some(1), Some(10), Some(10)));
+        Err(reason) => doorstep.turned_away(&address, &reason),
     }
 }

@@ -1,7 +1,7 @@
 //! Who is at the other end of a stream, and which way it came.
 
 use std::fmt;
-use std::net::SocketAddr;
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 
 use serde::Deserialize;
 
@@ -53,6 +53,16 @@ pub enum PeerAddress {
         /// Its process when it connected, unless hidden from us.
         pid: Option<i32>,
     },
+}
+
+impl PeerAddress {
+    /// Where rates and failures are counted; processes of this machine count as one.
+    pub(crate) fn ip(&self) -> IpAddr {
+        match self {
+            Self::Tcp(address) => address.ip(),
+            Self::Unix { .. } => Ipv4Addr::LOCALHOST.into(),
+        }
+    }
 }
 
 impl Transport {

@@ -14,6 +14,7 @@ use super::socket::Socket;
 use super::stream::Stream;
 use super::tls::Tls;
 use super::upgrade::{UpgradeError, upgrade};
+use crate::metrics::Refused;
 
 /// MQTT begins with CONNECT, packet type 1 without flags.
 const CONNECT: u8 = 0x10;
@@ -52,6 +53,16 @@ pub(super) enum TurnedAway {
 }
 
 impl TurnedAway {
+    /// What it is counted by.
+    pub(super) fn cause(&self) -> Refused {
+        match self {
+            Self::Gone | Self::Io(_) => Refused::Gone,
+            Self::Late => Refused::Timeout,
+            Self::Foreign(_) => Refused::NotMqtt,
+            Self::Tls(_) | Self::Upgrade(_) => Refused::Handshake,
+        }
+    }
+
     /// The whole story, for a log that shows one text only.
     pub(super) fn with_cause(&self) -> String {
         match std::error::Error::source(self) {

@@ -18,10 +18,16 @@ use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
-use super::{BoundAddress, Config, Endpoint, Listeners, Peer, Stream, Tls, Transport};
+use super::{BoundAddress, Config, Doorstep, Endpoint, Listeners, Peer, Stream, Tls, Transport};
+use crate::rates::Rates;
 
 /// Begins like a CONNECT packet; nobody here looks any further.
 const HELLO: &[u8] = b"\x10\x0c\x00\x04MQTT\x05\x02\x00\x3c";
+
+fn doorstep() -> Arc<Doorstep> {
+    let rates = Arc::new(Rates::new(crate::Rates::default()));
+    Arc::new(Doorstep::new(rates, Arc::default()))
+}
 
 /// Running listeners; stopped when dropped.
 struct Hall {
@@ -39,7 +45,7 @@ impl Hall {
         let tls = listeners.tls();
         let (sink, arrivals) = mpsc::channel(16);
         let shutdown = CancellationToken::new();
-        let running = tokio::spawn(listeners.run(sink, shutdown.clone()));
+        let running = tokio::spawn(listeners.run(doorstep(), sink, shutdown.clone()));
         Self { addresses, tls, arrivals, shutdown, running }
     }
 

@@ -10,7 +10,7 @@ use rmqtt_codec::v5::{
     Codec, Connect, ConnectAckReason, DisconnectReasonCode, Packet, PublishAckReason,
     RetainHandling, Subscribe, SubscribeAckReason, SubscriptionOptions,
 };
-use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio_util::codec::Framed;
 
@@ -61,6 +61,14 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Client<S> {
 
     pub(crate) async fn send(&mut self, packet: Packet) {
         in_time(self.framed.send(packet)).await.unwrap();
+    }
+
+    pub(crate) async fn send_raw(&mut self, bytes: &[u8]) {
+        self.try_send_raw(bytes).await.unwrap();
+    }
+
+    pub(crate) async fn try_send_raw(&mut self, bytes: &[u8]) -> std::io::Result<()> {
+        in_time(self.framed.get_mut().write_all(bytes)).await
     }
 
     /// The next packet; `None` at the end of the connection.

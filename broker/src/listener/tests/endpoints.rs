@@ -218,7 +218,7 @@ async fn while_nobody_receives_clients_wait_in_the_kernel() {
     let BoundAddress::Tcp(address) = listeners.addresses()[0] else { panic!() };
     let (sink, mut arrivals) = mpsc::channel(1);
     let shutdown = CancellationToken::new();
-    let running = tokio::spawn(listeners.run(sink, shutdown.clone()));
+    let running = tokio::spawn(listeners.run(doorstep(), sink, shutdown.clone()));
     let mut client = TcpStream::connect(address).await.unwrap();
     client.write_all(HELLO).await.unwrap();
     in_time(async {
