@@ -119,20 +119,22 @@ async fn a_packet_that_does_not_end_ends_its_connection_however_it_trickles() {
     };
     let (mut silent, mut trickling, mut idle) = (client().await, client().await, client().await);
     idle.ping().await;
-    silent.send_raw(b"\x30\x7f\x00").await;
-    trickling.send_raw(b"\x30\x7f\x00").await;
-    let slowly = async {
-        // Far more than it has time for, and less than the packet wants.
-        for _ in 0..100 {
-            tokio::time::sleep(Duration::from_millis(20)).await;
-            if trickling.try_send_raw(b"\x01").await.is_err() {
-                return;
+    // 16,383 bytes are to come.
+    silent.send_raw(b"\x30\xff\x7f\x00").await;
+    trickling.send_raw(b"\x30\xff\x7f\x00").await;
+    let farewell = in_time(async {
+        loop {
+            tokio::select! {
+                packet = trickling.next() => return packet,
+                () = tokio::time::sleep(Duration::from_millis(20)) => {}
             }
+            // Refused only when the end is there to be read.
+            let _ = trickling.try_send_raw(b"\x01").await;
         }
-    };
-    let (silenced, ()) = tokio::join!(silent.end(), slowly);
-    assert_eq!(silenced, DisconnectReasonCode::ImplementationSpecificError);
-    assert_eq!(trickling.end().await, DisconnectReasonCode::ImplementationSpecificError);
+    });
+    let Some(Packet::Disconnect(bye)) = farewell.await else { panic!("no DISCONNECT") };
+    assert_eq!(bye.reason_code, DisconnectReasonCode::ImplementationSpecificError);
+    assert_eq!(silent.end().await, DisconnectReasonCode::ImplementationSpecificError);
     // Nobody is cut off who has nothing unfinished, nor one that takes its time between packets.
     idle.ping().await;
 }
