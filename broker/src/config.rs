@@ -83,18 +83,27 @@ pub enum Durability {
 pub struct Limits {
     /// Messages of QoS 1 and 2 under way to a client; its own receive maximum may be lower.
     pub max_in_flight: u16,
+    /// The same, in bytes; one message may be larger.
+    pub max_in_flight_bytes: usize,
     /// Messages of QoS 2 that a client may publish before it releases the first.
     pub receive_max: u16,
     /// Messages that wait for one client; the newest are dropped.
     pub max_queued: usize,
     /// The same, in bytes.
     pub max_queued_bytes: usize,
+    /// What waits for all clients or is under way to them, counted for each: at the limit an account
+    /// gets no more than its share, the limit divided by the accounts with sessions.
+    pub max_total_queued_bytes: usize,
     /// What may wait to be written to one client; beyond it messages of QoS 0 are dropped, and the
     /// client is not read from.
     pub max_outbox_bytes: usize,
     /// Subscriptions of one client; further ones are refused with "quota exceeded".
     pub max_subscriptions: usize,
-    /// Retained messages; further topics are not kept.
+    /// Subscriptions of all clients, shared in the same way.
+    pub max_total_subscriptions: usize,
+    /// Sessions, shared in the same way; further clients are refused with "quota exceeded".
+    pub max_sessions: usize,
+    /// Retained messages, shared in the same way by the accounts that have some; further topics are not kept.
     pub max_retained: usize,
     /// The same, in bytes.
     pub max_retained_bytes: usize,
@@ -171,11 +180,15 @@ impl Default for Limits {
     fn default() -> Self {
         Self {
             max_in_flight: 256,
+            max_in_flight_bytes: 16 << 20,
             receive_max: 256,
             max_queued: 10_000,
             max_queued_bytes: 64 << 20,
+            max_total_queued_bytes: 1 << 30,
             max_outbox_bytes: 16 << 20,
             max_subscriptions: 1_000,
+            max_total_subscriptions: 1_000_000,
+            max_sessions: 100_000,
             max_retained: 100_000,
             max_retained_bytes: 256 << 20,
             max_client_id_bytes: 256,

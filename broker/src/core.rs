@@ -5,10 +5,13 @@
 //! them on, and says in [`Effects`] what each connection is to be told and what is to be written
 //! down first. Whoever drives it keeps that order: nothing leaves before it is kept.
 //!
-//! Reading order: this file (events, connections), `publish` (from a publisher to the queues),
-//! `deliver` (from a queue to its client), `subscribe`, `session` and `tree` for what they work on.
+//! Reading order: `event` (what comes in), this file (connections), `publish` (from a publisher to
+//! the queues), `deliver` (from a queue to its client), `subscribe`, `session`, `tree` and `holdings`
+//! for what they work on.
 
 mod deliver;
+mod event;
+mod holdings;
 mod inspect;
 mod publish;
 mod restore;
@@ -22,96 +25,29 @@ mod tree;
 mod wills;
 
 use std::collections::{BTreeSet, HashMap, VecDeque};
-use std::num::NonZeroU16;
 use std::sync::Arc;
 
 use bytestring::ByteString;
-use rmqtt_codec::types::Publish;
-use rmqtt_codec::v5::{DisconnectReasonCode, LastWill, Packet, Subscribe, Unsubscribe};
+use rmqtt_codec::v5::DisconnectReasonCode;
 use slab::Slab;
 
+pub(crate) use self::event::{Arrival, Event, Facts, Parting};
 pub(crate) use self::inspect::Question;
 pub(crate) use self::session::{Due, InFlight, NEVER, Session, Subscription, Will};
 pub(crate) use self::share::{ShareKey, is_filter};
 pub(crate) use self::tree::is_topic;
 use crate::access::Rights;
-use crate::accounts::{Accounts, SharedRights};
+use crate::accounts::Accounts;
 use crate::config::Limits;
-use crate::listener::{PeerAddress, Transport};
 use crate::message::{ByConnection, ConnectionId, Message, Out};
 use crate::notice::Notice;
 use crate::store::Op;
 
+use self::holdings::Holdings;
 use self::publish::Entry;
 use self::retained::Retained;
 use self::share::Share;
 use self::tree::Tree;
-
-/// What happened, in the order of the router.
-#[derive(Debug)]
-pub(crate) enum Event {
-    /// A client was let in.
-    Connect(Box<Arrival>),
-    /// A client published; its topic is one, and it may.
-    Publish(ConnectionId, Box<Publish>),
-    /// An answer that a connection gives itself, in its place between the others.
-    Answer(ConnectionId, Packet),
-    /// PUBREL: a publisher knows that its message arrived.
-    Release(ConnectionId, NonZeroU16),
-    /// PUBACK or PUBCOMP, or a message that the client does not take: it is done with.
-    Done(ConnectionId, NonZeroU16),
-    /// PUBREC: the client has a message of QoS 2.
-    Received(ConnectionId, NonZeroU16),
-    Subscribe(ConnectionId, Subscribe),
-    Unsubscribe(ConnectionId, Unsubscribe),
-    /// A connection ended.
-    Leave(ConnectionId, Parting),
-    /// Accounts or their rules changed: every session is judged again.
-    AccountsChanged,
-    /// The broker itself publishes.
-    Announce(Box<Publish>),
-    /// Somebody inside the broker asks.
-    Ask(Question),
-}
-
-/// A client as it comes in.
-#[derive(Debug)]
-pub(crate) struct Arrival {
-    pub(crate) connection: ConnectionId,
-    /// The account that it signed in with.
-    pub(crate) user: Option<ByteString>,
-    pub(crate) client: ByteString,
-    pub(crate) is_clean: bool,
-    pub(crate) expiry_seconds: u32,
-    /// How many messages of QoS 1 and 2 it takes at a time.
-    pub(crate) receive_max: u16,
-    /// How many messages of QoS 2 it may publish before it releases the first.
-    pub(crate) quota: u16,
-    pub(crate) will: Option<LastWill>,
-    /// Shared with the connection, which judges what is published by them.
-    pub(crate) rights: SharedRights,
-    pub(crate) facts: Arc<Facts>,
-}
-
-/// What is known of a connection and told to those who ask.
-#[derive(Debug)]
-pub(crate) struct Facts {
-    pub(crate) address: PeerAddress,
-    pub(crate) transport: Transport,
-    /// 3 for MQTT 3.1.1, 5 for MQTT 5.
-    pub(crate) version: u8,
-    pub(crate) keep_alive_seconds: u16,
-    pub(crate) since_ms: u64,
-}
-
-/// How a connection ended.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) struct Parting {
-    /// DISCONNECT without a word of the will: it is void.
-    pub(crate) is_will_void: bool,
-    /// What DISCONNECT said of the session's expiry.
-    pub(crate) expiry_seconds: Option<u32>,
-}
 
 /// What is to be done, in order.
 #[derive(Debug, Default)]
@@ -128,17 +64,27 @@ pub(crate) struct Effects {
 /// nothing to do with each other.
 pub(crate) type ClientKey = (Option<ByteString>, ByteString);
 
+/// What is counted in [`Holdings`] of sessions.
+const SESSIONS: usize = 0;
+const SUBSCRIPTIONS: usize = 1;
+/// Of messages that wait or are under way.
+const BYTES: usize = 2;
+
 /// What is worth counting.
 #[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Counts {
     /// Messages that a full queue did not take.
     pub(crate) dropped: u64,
+    /// Messages for which there was no room in all queues together.
+    pub(crate) crowded_out: u64,
     /// Messages whose time was over before their client had them.
     pub(crate) expired: u64,
     /// Retained messages for which there was no room.
     pub(crate) unretained: u64,
     /// What an account may not do any more: its will, and what waited to be read by it.
     pub(crate) refused: u64,
+    /// Clients for whose sessions there was no room.
+    pub(crate) turned_away: u64,
     /// Subscriptions that were not granted.
     pub(crate) unsubscribed: u64,
     /// Clients that were cut off by an operator.
@@ -159,6 +105,10 @@ pub(crate) struct Core {
     tree: Tree<Entry>,
     shares: HashMap<ShareKey, Share>,
     retained: Retained,
+    /// When expired ones were looked for.
+    swept_ms: u64,
+    /// What all sessions hold together.
+    held: Holdings<3>,
     /// When something is due: a session's end or its will.
     alarms: BTreeSet<(u64, usize)>,
     /// How many queues of the store hold each message.
@@ -182,6 +132,8 @@ impl Core {
             tree: Tree::default(),
             shares: HashMap::new(),
             retained: Retained::default(),
+            swept_ms: 0,
+            held: Holdings::default(),
             alarms: BTreeSet::new(),
             kept: HashMap::new(),
             next_message: 1,
@@ -265,7 +217,11 @@ impl Core {
                 known = None;
             }
         }
-        let key = known.unwrap_or_else(|| self.begin(client, now.clone()));
+        let Some(key) = known.or_else(|| self.begin(client, now.clone())) else {
+            effects.counts.turned_away += 1;
+            effects.out.push((connection, Out::Close(DisconnectReasonCode::QuotaExceeded)));
+            return;
+        };
         let will = will.map(|will| self.make_will(key, will));
         let session = &mut self.sessions[key];
         let window = usize::from(receive_max.min(self.limits.max_in_flight));
@@ -290,12 +246,19 @@ impl Core {
         }
     }
 
-    fn begin(&mut self, client: ClientKey, rights: Rights) -> usize {
+    /// A new session, if there is room for one.
+    fn begin(&mut self, client: ClientKey, rights: Rights) -> Option<usize> {
+        let holder = self.held.enter(client.0.as_ref());
+        if !self.held.has_room(holder, SESSIONS, 1, self.limits.max_sessions) {
+            self.held.leave(holder);
+            return None;
+        }
+        self.held.add(holder, SESSIONS, 1);
         let serial = self.next_serial;
         self.next_serial += 1;
-        let key = self.sessions.insert(Session::new(client.clone(), serial, rights));
+        let key = self.sessions.insert(Session::new(client.clone(), serial, holder, rights));
         self.by_client.insert(client, key);
-        key
+        Some(key)
     }
 
     /// The client has come back on another connection, or comes back after a while.
@@ -378,11 +341,9 @@ impl Core {
             self.by_connection.remove(&online.connection);
         }
         self.by_client.remove(&session.client);
+        self.held.remove(session.holder, SESSIONS, 1);
+        self.held.leave(session.holder);
         if session.is_kept {
-            let dues = session.in_flight.iter().map(|sent| &sent.due).chain(&session.queue);
-            for due in dues {
-                self.forget(&due.message, effects);
-            }
             effects.ops.push(Op::EndSession { serial: session.serial });
         }
     }

@@ -54,6 +54,7 @@ causes! {
         Account = "account",
         Rate = "rate",
         ConnectRate = "connect-rate",
+        Sessions = "sessions",
         Handshake = "handshake",
     }
 }
@@ -72,6 +73,7 @@ causes! {
     /// Why a client does not get a message.
     Dropped {
         QueueFull = "queue-full",
+        AllQueuesFull = "all-queues-full",
         OutboxFull = "outbox-full",
         TooLarge = "too-large",
         Expired = "expired",
@@ -81,7 +83,7 @@ causes! {
 
 /// Counters of one kind, by cause.
 #[derive(Debug)]
-pub(crate) struct Tally<C>([AtomicU64; 16], PhantomData<C>);
+pub(crate) struct Tally<C>([AtomicU64; 20], PhantomData<C>);
 
 impl<C> Default for Tally<C> {
     fn default() -> Self {
@@ -159,6 +161,8 @@ impl Started {
 impl Metrics {
     pub(crate) fn count(&self, counts: Counts) {
         self.dropped.add(Dropped::QueueFull, counts.dropped);
+        self.dropped.add(Dropped::AllQueuesFull, counts.crowded_out);
+        self.connections_refused.add(Refused::Sessions, counts.turned_away);
         self.dropped.add(Dropped::Expired, counts.expired);
         self.dropped.add(Dropped::Unauthorised, counts.refused);
         let rare = [

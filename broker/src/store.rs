@@ -80,6 +80,9 @@ CREATE TABLE retained (
 ) STRICT, WITHOUT ROWID;
 ";
 
+/// Who has a message kept: it counts as that account's.
+const ACCOUNTS_OF_RETAINED: &str = "ALTER TABLE retained ADD COLUMN account TEXT";
+
 /// Why the store cannot be used.
 #[derive(Debug, thiserror::Error)]
 pub enum StoreError {
@@ -122,7 +125,7 @@ pub(crate) enum Op {
     Settle { serial: u64, place: u64 },
     Receive { serial: u64, id: NonZeroU16 },
     Release { serial: u64, id: NonZeroU16 },
-    Retain(Arc<Message>),
+    Retain { message: Arc<Message>, account: Option<ByteString> },
     Unretain { topic: ByteString },
 }
 
@@ -208,7 +211,7 @@ fn connect(path: &Path, durability: Durability) -> Result<Connection, StoreError
         connection.pragma_update(None, name, value).map_err(sqlite)?;
     }
     connection.pragma_update(None, "wal_autocheckpoint", CHECKPOINT_PAGES).map_err(sqlite)?;
-    Migrations::new(vec![M::up(SCHEMA)])
+    Migrations::new(vec![M::up(SCHEMA), M::up(ACCOUNTS_OF_RETAINED)])
         .to_latest(&mut connection)
         .map_err(|source| StoreError::Version { path: path.into(), source })?;
     connection.set_prepared_statement_cache_capacity(32);

@@ -150,6 +150,19 @@ async fn what_the_broker_says_of_itself_is_retained_beside_limits_and_store() {
 }
 
 #[tokio::test]
+async fn a_client_for_whose_session_there_is_no_room_is_told_so() {
+    let limits = Limits { max_sessions: 1, ..Limits::default() };
+    let hub = Hub::start_with(Config { limits, ..config() }).await;
+    let lasting = Connect { session_expiry_interval_secs: 3600, ..hello("first") };
+    let first = Client::connect(hub.address, lasting).await;
+    let refused = Client::try_connect(hub.address, hello("second")).await.err();
+    assert_eq!(refused, Some(ConnectAckReason::QuotaExceeded));
+    assert_eq!(sample(&hub, "connections_refused_total{reason=\"sessions\"}").await, 1.0);
+    drop(first);
+    Client::connect(hub.address, hello("first")).await.ping().await;
+}
+
+#[tokio::test]
 async fn sys_is_read_by_those_whose_rules_say_so() {
     let rules = "user alice\ntopic read $SYS/broker/clients/#\nuser bob\ntopic readwrite #\n";
     let accounts = Accounts::new(&["alice", "bob"], rules);

@@ -9,7 +9,7 @@ use std::time::Duration;
 use bytes::{Buf, BytesMut};
 use bytestring::ByteString;
 use rmqtt_codec::types::QoS;
-use rmqtt_codec::v5::{ConnectAck, Disconnect, DisconnectReasonCode, Packet};
+use rmqtt_codec::v5::{ConnectAck, ConnectAckReason, Disconnect, DisconnectReasonCode, Packet};
 use tokio::io::{AsyncWrite, AsyncWriteExt};
 use tokio::time::timeout;
 
@@ -143,9 +143,25 @@ impl Writer {
             }
             Out::Packet(packet) => return self.write(packet),
             Out::Publish(sent) => self.publish(&sent, now_ms),
-            Out::Close(reason) => return Some(reason),
+            Out::Close(reason) => {
+                self.refuse(reason);
+                return Some(reason);
+            }
         }
         None
+    }
+
+    /// CONNACK for a client that did not come as far as its session, where there is a word for it.
+    fn refuse(&mut self, reason: DisconnectReasonCode) {
+        let reason_code = match reason {
+            DisconnectReasonCode::NotAuthorized => ConnectAckReason::NotAuthorized,
+            DisconnectReasonCode::QuotaExceeded => ConnectAckReason::QuotaExceeded,
+            _ => return,
+        };
+        if self.ack.take().is_some() {
+            let ack = ConnectAck { reason_code, ..ConnectAck::default() };
+            self.write(Packet::ConnectAck(Box::new(ack)));
+        }
     }
 
     /// Adds a packet; the reason to close where the client does not take one of its size.

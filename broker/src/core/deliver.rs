@@ -7,7 +7,7 @@ use rmqtt_codec::types::QoS;
 use rmqtt_codec::v5::{Packet, PublishAck2, PublishAck2Reason};
 
 use crate::core::session::{Due, InFlight};
-use crate::core::{Core, Effects};
+use crate::core::{BYTES, Core, Effects};
 use crate::message::{ConnectionId, Delivery, Out};
 use crate::store::Op;
 
@@ -25,13 +25,20 @@ impl Core {
         let weight = due.message.weight();
         let is_full = session.queue.len() >= self.limits.max_queued
             || session.queued_bytes + weight > self.limits.max_queued_bytes;
-        if is_full || (session.online.is_none() && !session.is_kept) {
-            effects.counts.dropped += 1;
-            let cause = if is_full { "queue full" } else { "client gone" };
+        let limit = self.limits.max_total_queued_bytes;
+        let is_crowded = !self.held.has_room(session.holder, BYTES, weight, limit);
+        if is_full || is_crowded || (session.online.is_none() && !session.is_kept) {
+            let (count, cause) = match (is_full, is_crowded) {
+                (true, _) => (&mut effects.counts.dropped, "queue full"),
+                (_, true) => (&mut effects.counts.crowded_out, "all queues full"),
+                _ => (&mut effects.counts.dropped, "client gone"),
+            };
+            *count += 1;
             let topic = &due.message.topic;
             effects.notices.extend(session.notice(self.now_ms, "message dropped", cause, topic));
             return;
         }
+        self.held.add(session.holder, BYTES, weight);
         due.place = session.next_place;
         session.next_place += 1;
         session.queued_bytes += weight;
@@ -57,6 +64,9 @@ impl Core {
                 let out = sent.map(|sent| Out::Publish(sent.delivery(true)));
                 effects.out.extend(out.map(|out| (online.connection, out)));
                 continue;
+            }
+            if session.in_flight_bytes >= self.limits.max_in_flight_bytes {
+                return;
             }
             let Some(due) = session.queue.pop_front() else { return };
             session.queued_bytes -= due.message.weight();
@@ -163,6 +173,7 @@ impl Core {
     /// The session is done with a message that it was given.
     fn settle(&mut self, key: usize, due: &Due, effects: &mut Effects) {
         let session = &self.sessions[key];
+        self.held.remove(session.holder, BYTES, due.message.weight());
         if session.is_kept {
             let (serial, place) = (session.serial, due.place);
             effects.ops.push(Op::Settle { serial, place });
@@ -193,10 +204,10 @@ impl Core {
         let sent = session.take_sent();
         let queue = std::mem::take(&mut session.queue);
         session.queued_bytes = 0;
-        // A client that had it may not be followed by another one that has it.
-        let sent = sent.into_iter().filter(|sent| !sent.is_received).map(|sent| sent.due);
-        for due in sent.chain(queue) {
-            if due.share.is_some() {
+        let sent = sent.into_iter().map(|sent| (sent.due, sent.is_received));
+        for (due, is_received) in sent.chain(queue.into_iter().map(|due| (due, false))) {
+            // A client that had it may not be followed by another one that has it.
+            if due.share.is_some() && !is_received {
                 self.hand_over(key, due, effects);
             } else {
                 self.settle(key, &due, effects);

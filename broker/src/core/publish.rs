@@ -3,6 +3,7 @@
 use std::num::{NonZeroU16, NonZeroU32};
 use std::sync::Arc;
 
+use bytestring::ByteString;
 use rmqtt_codec::types::{Publish, QoS};
 use rmqtt_codec::v5::{
     DisconnectReasonCode, Packet, PublishAck, PublishAck2, PublishAck2Reason, PublishAckReason,
@@ -15,6 +16,9 @@ use crate::core::share::ShareKey;
 use crate::core::{Core, Effects};
 use crate::message::{ConnectionId, Message, Out};
 use crate::store::Op;
+
+/// How often retained messages that have expired are looked for, where there is no room.
+const SWEEP_EVERY_MS: u64 = 1000;
 
 /// A subscription in the tree.
 #[derive(Debug, Clone)]
@@ -66,7 +70,7 @@ impl Core {
         let message = Arc::new(Message::new(self.next_message, from, self.now_ms, publish));
         self.next_message += 1;
         let unretained = effects.counts.unretained;
-        self.route(&message, effects);
+        self.route(&message, Some(key), effects);
         if effects.counts.unretained > unretained {
             let (session, topic) = (&mut self.sessions[key], &message.topic);
             let notice = session.notice(self.now_ms, "message not retained", "no room", topic);
@@ -109,13 +113,20 @@ impl Core {
     pub(super) fn announce(&mut self, publish: Publish, effects: &mut Effects) {
         let message = Message::new(self.next_message, 0, self.now_ms, publish);
         self.next_message += 1;
-        self.route(&Arc::new(message), effects);
+        self.route(&Arc::new(message), None, effects);
     }
 
-    /// Keeps the message where it is to be retained, and gives it to everybody who asked for it.
-    pub(super) fn route(&mut self, message: &Arc<Message>, effects: &mut Effects) {
+    /// Keeps the message where it is to be retained, for the account of the session that published
+    /// it, and gives it to everybody who asked for it.
+    pub(super) fn route(
+        &mut self,
+        message: &Arc<Message>,
+        publisher: Option<usize>,
+        effects: &mut Effects,
+    ) {
         if message.retain {
-            self.retain(message, effects);
+            let account = publisher.and_then(|key| self.sessions[key].client.0.clone());
+            self.retain(message, account, effects);
         }
         let mut hits = std::mem::take(&mut self.hits);
         self.find(message, &mut hits);
@@ -176,10 +187,15 @@ impl Core {
         });
     }
 
-    fn retain(&mut self, message: &Arc<Message>, effects: &mut Effects) {
+    fn retain(
+        &mut self,
+        message: &Arc<Message>,
+        account: Option<ByteString>,
+        effects: &mut Effects,
+    ) {
         if is_own(&message.topic) {
             // Said anew by the next broker.
-            self.retained.insert(message.clone());
+            self.retained.insert(message.clone(), None);
             return;
         }
         if message.payload.is_empty() {
@@ -188,17 +204,22 @@ impl Core {
             }
             return;
         }
-        let (count, bytes) = self.retained.size();
-        let (old_count, old_bytes) =
-            self.retained.get(&message.topic).map_or((0, 0), |old| (1, old.weight()));
-        let has_room = count - old_count < self.limits.max_retained
-            && bytes - old_bytes + message.weight() <= self.limits.max_retained_bytes;
+        let account = account.as_ref();
+        let mut has_room = self.retained.has_room(message, account, &self.limits);
+        // Not for each of many for which there is none.
+        if !has_room && self.now_ms.abs_diff(self.swept_ms) >= SWEEP_EVERY_MS {
+            self.swept_ms = self.now_ms;
+            let over = self.retained.sweep(self.now_ms);
+            effects.ops.extend(over.into_iter().map(|topic| Op::Unretain { topic }));
+            has_room = self.retained.has_room(message, account, &self.limits);
+        }
         if !has_room {
             effects.counts.unretained += 1;
             return;
         }
-        self.retained.insert(message.clone());
-        effects.ops.push(Op::Retain(message.clone()));
+        self.retained.insert(message.clone(), account);
+        let account = account.cloned();
+        effects.ops.push(Op::Retain { message: message.clone(), account });
     }
 }
 

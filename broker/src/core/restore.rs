@@ -6,7 +6,7 @@ use std::sync::Arc;
 use crate::accounts::Accounts;
 use crate::config::Limits;
 use crate::core::session::{NEVER, Session};
-use crate::core::{Core, Effects};
+use crate::core::{BYTES, Core, Effects, SESSIONS};
 use crate::store::{Image, Op};
 
 /// A client whose connection ended with the broker has so long to come back before its will is
@@ -26,8 +26,12 @@ impl Core {
         let mut core = Self::new(limits, accounts.clone());
         core.now_ms = now_ms;
         core.next_message = image.next_message;
-        for message in image.retained {
-            core.retained.insert(message);
+        for (message, account) in image.retained {
+            if message.has_expired(now_ms) {
+                effects.ops.push(Op::Unretain { topic: message.topic.clone() });
+            } else {
+                core.retained.insert(message, account.as_ref());
+            }
         }
         let mut keys = HashMap::new();
         for stored in image.sessions {
@@ -38,7 +42,9 @@ impl Core {
                 effects.ops.push(Op::EndSession { serial });
                 continue;
             };
-            let mut session = Session::new(stored.client.clone(), serial, rights);
+            let holder = core.held.enter(user.as_ref());
+            core.held.add(holder, SESSIONS, 1);
+            let mut session = Session::new(stored.client.clone(), serial, holder, rights);
             session.expiry_seconds = stored.expiry_seconds;
             session.is_kept = true;
             session.will = stored.will;
@@ -73,6 +79,7 @@ impl Core {
             let Some(&key) = keys.get(&serial) else { continue };
             *core.kept.entry(sent.due.message.number).or_insert(0) += 1;
             let session = &mut core.sessions[key];
+            core.held.add(session.holder, BYTES, sent.due.message.weight());
             session.next_place = session.next_place.max(sent.due.place + 1);
             session.last_id = session.last_id.max(sent.packet_id.get());
             session.push_sent(sent);
@@ -81,6 +88,7 @@ impl Core {
             let Some(&key) = keys.get(&serial) else { continue };
             *core.kept.entry(due.message.number).or_insert(0) += 1;
             let session = &mut core.sessions[key];
+            core.held.add(session.holder, BYTES, due.message.weight());
             session.next_place = session.next_place.max(due.place + 1);
             session.queued_bytes += due.message.weight();
             session.queue.push_back(due);

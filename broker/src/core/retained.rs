@@ -6,48 +6,93 @@ use std::sync::Arc;
 
 use bytestring::ByteString;
 
+use crate::config::Limits;
+use crate::core::holdings::Holdings;
 use crate::core::tree::matches;
 use crate::message::Message;
+
+/// What is counted in [`Holdings`] of retained messages.
+const MESSAGES: usize = 0;
+const BYTES: usize = 1;
 
 /// The last message of each topic that was published to be kept.
 #[derive(Debug, Default)]
 pub(crate) struct Retained {
-    by_topic: BTreeMap<ByteString, Arc<Message>>,
+    by_topic: BTreeMap<ByteString, Kept>,
     /// Without the broker's own.
-    count: usize,
-    bytes: usize,
+    held: Holdings<2>,
+}
+
+#[derive(Debug)]
+struct Kept {
+    message: Arc<Message>,
+    /// Whose it is counted as; nobody's are the broker's own.
+    holder: Option<usize>,
 }
 
 impl Retained {
     /// How many there are, and what they weigh; the broker's own are not counted.
     pub(crate) fn size(&self) -> (usize, usize) {
-        (self.count, self.bytes)
+        (self.held.held(MESSAGES), self.held.held(BYTES))
     }
 
     /// Keeps a message in place of what its topic had.
-    pub(crate) fn insert(&mut self, message: Arc<Message>) {
-        let (count, weight) = weight(&message);
-        self.count += count;
-        self.bytes += weight;
-        if let Some(old) = self.by_topic.insert(message.topic.clone(), message) {
-            self.subtract(&old);
+    pub(crate) fn insert(&mut self, message: Arc<Message>, account: Option<&ByteString>) {
+        let holder = (!is_own(&message.topic)).then(|| self.held.enter(account));
+        if let Some(holder) = holder {
+            self.held.add(holder, MESSAGES, 1);
+            self.held.add(holder, BYTES, message.weight());
         }
+        let topic = message.topic.clone();
+        let old = self.by_topic.insert(topic, Kept { message, holder });
+        self.subtract(old.as_ref());
     }
 
     /// Forgets a topic's; false when it had none.
     pub(crate) fn remove(&mut self, topic: &str) -> bool {
         let old = self.by_topic.remove(topic);
-        old.as_ref().inspect(|old| self.subtract(old)).is_some()
+        self.subtract(old.as_ref());
+        old.is_some()
     }
 
-    fn subtract(&mut self, old: &Message) {
-        let (count, weight) = weight(old);
-        self.count -= count;
-        self.bytes -= weight;
+    fn subtract(&mut self, old: Option<&Kept>) {
+        if let Some(Kept { message, holder: Some(holder) }) = old {
+            self.held.remove(*holder, MESSAGES, 1);
+            self.held.remove(*holder, BYTES, message.weight());
+            self.held.leave(*holder);
+        }
+    }
+
+    /// Whether an account may have a message kept, in place of what its topic has.
+    pub(crate) fn has_room(
+        &mut self,
+        message: &Message,
+        account: Option<&ByteString>,
+        limits: &Limits,
+    ) -> bool {
+        let old = self.get(&message.topic).map_or((0, 0), |old| (1, old.weight()));
+        let (more, weight) = (1 - old.0, message.weight().saturating_sub(old.1));
+        let holder = self.held.enter(account);
+        let has_room = self.held.has_room(holder, MESSAGES, more, limits.max_retained)
+            && self.held.has_room(holder, BYTES, weight, limits.max_retained_bytes);
+        self.held.leave(holder);
+        has_room
+    }
+
+    /// Forgets those whose time is over; answers their topics.
+    pub(crate) fn sweep(&mut self, now_ms: u64) -> Vec<ByteString> {
+        let is_over = |kept: &Kept| kept.message.has_expired(now_ms);
+        let all = self.by_topic.iter();
+        let over: Vec<_> =
+            all.filter(|(_, kept)| is_over(kept)).map(|(topic, _)| topic.clone()).collect();
+        for topic in &over {
+            self.remove(topic);
+        }
+        over
     }
 
     pub(crate) fn get(&self, topic: &str) -> Option<&Arc<Message>> {
-        self.by_topic.get(topic)
+        self.by_topic.get(topic).map(|kept| &kept.message)
     }
 
     /// Those whose topics the filter matches, in the order of their topics.
@@ -75,16 +120,11 @@ impl Retained {
             .range::<str, _>((from, Bound::Unbounded))
             .take_while(move |(topic, _)| topic.starts_with(prefix))
             .filter(move |(topic, _)| matches(filter, topic))
-            .map(|(_, message)| message)
+            .map(|(_, kept)| &kept.message)
     }
 }
 
 /// True for what the broker says of itself. No client may publish there.
 pub(super) fn is_own(topic: &str) -> bool {
     topic.starts_with("$SYS/")
-}
-
-/// What a message counts and weighs against the limits.
-fn weight(message: &Message) -> (usize, usize) {
-    if is_own(&message.topic) { (0, 0) } else { (1, message.weight()) }
 }

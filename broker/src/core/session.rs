@@ -78,6 +78,8 @@ pub(crate) struct Session {
     pub(crate) client: ClientKey,
     /// No other session of any life of the broker has it.
     pub(crate) serial: u64,
+    /// What its account holds is counted by this number.
+    pub(crate) holder: usize,
     pub(crate) online: Option<Online>,
     /// What its account may do, connected or not.
     pub(crate) rights: Rights,
@@ -94,6 +96,8 @@ pub(crate) struct Session {
     pub(crate) in_flight: VecDeque<InFlight>,
     /// The ids of those.
     ids: HashSet<NonZeroU16>,
+    /// What they weigh.
+    pub(crate) in_flight_bytes: usize,
     pub(crate) queue: VecDeque<Due>,
     /// The weight of what is in the queue.
     pub(crate) queued_bytes: usize,
@@ -108,10 +112,11 @@ pub(crate) struct Session {
 
 impl Session {
     /// A new one without a connection.
-    pub(crate) fn new(client: ClientKey, serial: u64, rights: Rights) -> Self {
+    pub(crate) fn new(client: ClientKey, serial: u64, holder: usize, rights: Rights) -> Self {
         Self {
             client,
             serial,
+            holder,
             online: None,
             rights,
             expiry_seconds: 0,
@@ -121,6 +126,7 @@ impl Session {
             received: BTreeSet::new(),
             in_flight: VecDeque::new(),
             ids: HashSet::new(),
+            in_flight_bytes: 0,
             queue: VecDeque::new(),
             queued_bytes: 0,
             next_place: 1,
@@ -182,6 +188,7 @@ impl Session {
     /// One more message is under way.
     pub(crate) fn push_sent(&mut self, sent: InFlight) {
         self.ids.insert(sent.packet_id);
+        self.in_flight_bytes += sent.due.message.weight();
         self.in_flight.push_back(sent);
     }
 
@@ -189,12 +196,14 @@ impl Session {
     pub(crate) fn remove_sent(&mut self, id: NonZeroU16) -> Option<InFlight> {
         let sent = self.in_flight.remove(self.sent(id)?)?;
         self.ids.remove(&id);
+        self.in_flight_bytes -= sent.due.message.weight();
         Some(sent)
     }
 
     /// None is under way any longer.
     pub(crate) fn take_sent(&mut self) -> VecDeque<InFlight> {
         self.ids.clear();
+        self.in_flight_bytes = 0;
         std::mem::take(&mut self.in_flight)
     }
 }
@@ -243,7 +252,7 @@ mod tests {
             last_id in prop::sample::select(vec![0, 7, u16::MAX - 5, u16::MAX]),
             done in prop::collection::vec(any::<prop::sample::Index>(), 0..60),
         ) {
-            let mut session = Session::new((None, "c".into()), 1, Rights::everything());
+            let mut session = Session::new((None, "c".into()), 1, 0, Rights::everything());
             session.last_id = last_id;
             let mut ids = Vec::new();
             for done in done {

@@ -12,7 +12,7 @@ use crate::access::{Grant, Rights};
 use crate::core::publish::Entry;
 use crate::core::session::{Due, Subscription};
 use crate::core::share::{ShareKey, parse};
-use crate::core::{Core, Effects};
+use crate::core::{Core, Effects, SUBSCRIPTIONS};
 use crate::message::{ConnectionId, Out};
 use crate::store::Op;
 
@@ -157,7 +157,10 @@ impl Core {
             return Err(SubscribeAckReason::TopicFilterInvalid);
         }
         let is_new = !session.subscriptions.contains_key(filter);
-        if is_new && session.subscriptions.len() >= self.limits.max_subscriptions {
+        let limit = self.limits.max_total_subscriptions;
+        let has_room = session.subscriptions.len() < self.limits.max_subscriptions
+            && self.held.has_room(session.holder, SUBSCRIPTIONS, 1, limit);
+        if is_new && !has_room {
             return Err(SubscribeAckReason::QuotaExceeded);
         }
         is_checked(&session.rights, filter)
@@ -184,14 +187,19 @@ impl Core {
             values.retain(|entry| !is_own(entry, key));
             values.push(Entry::Own { key, options, id, is_checked });
         }
-        self.sessions[key].subscriptions.insert(text.clone(), subscription).is_none()
+        let session = &mut self.sessions[key];
+        let is_new = session.subscriptions.insert(text.clone(), subscription).is_none();
+        self.held.add(session.holder, SUBSCRIPTIONS, usize::from(is_new));
+        is_new
     }
 
     /// Removes a subscription; false when there is none.
     pub(super) fn remove_subscription(&mut self, key: usize, text: &ByteString) -> bool {
-        if self.sessions[key].subscriptions.remove(text).is_none() {
+        let session = &mut self.sessions[key];
+        if session.subscriptions.remove(text).is_none() {
             return false;
         }
+        self.held.remove(session.holder, SUBSCRIPTIONS, 1);
         let Some((group, filter)) = parse(text) else { return false };
         if let Some(group) = group {
             let share = (group, filter.clone());

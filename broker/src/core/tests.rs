@@ -2,6 +2,7 @@
 
 mod flows;
 mod kept;
+mod limits;
 mod shares;
 
 use std::num::NonZeroU16;
@@ -11,17 +12,35 @@ use arc_swap::ArcSwap;
 use bytes::Bytes;
 use rmqtt_codec::types::{Publish, QoS};
 use rmqtt_codec::v5::{
-    LastWill, Packet, PublishProperties, RetainHandling, Subscribe, SubscribeAckReason,
-    SubscriptionOptions, Unsubscribe,
+    DisconnectReasonCode, LastWill, Packet, PublishProperties, RetainHandling, Subscribe,
+    SubscribeAckReason, SubscriptionOptions, Unsubscribe,
 };
 
 use super::{Arrival, Core, Effects, Event, Facts, NEVER, Parting};
 use crate::access::Rights;
-use crate::accounts::Nobody;
+use crate::accounts::Accounts;
 use crate::config::Limits;
 use crate::listener::{PeerAddress, Transport};
 use crate::message::{ConnectionId, Delivery, Out};
 use crate::store::Op;
+
+/// Everybody has an account, and may do everything.
+#[derive(Debug)]
+struct Anybody;
+
+impl Accounts for Anybody {
+    fn verify(&self, _user: &str, _password: &[u8]) -> bool {
+        true
+    }
+
+    fn of_certificate(&self, _certificate: &[u8]) -> Option<String> {
+        None
+    }
+
+    fn rights(&self, _user: Option<&str>, _client: &str) -> Option<Rights> {
+        Some(Rights::everything())
+    }
+}
 
 /// A core and what it has said.
 struct World {
@@ -32,11 +51,14 @@ struct World {
     ops: Vec<Op>,
     said: Vec<(ConnectionId, Out)>,
     dropped: u64,
+    crowded_out: u64,
+    unretained: u64,
 }
 
 /// What a client connects with.
 #[derive(Clone)]
 struct Hello {
+    user: Option<&'static str>,
     client: &'static str,
     is_clean: bool,
     expiry_seconds: u32,
@@ -46,7 +68,8 @@ struct Hello {
 
 impl Hello {
     fn clean(client: &'static str) -> Self {
-        Self { client, is_clean: true, expiry_seconds: 0, receive_max: 100, will: None }
+        let (user, will) = (None, None);
+        Self { user, client, is_clean: true, expiry_seconds: 0, receive_max: 100, will }
     }
 
     fn lasting(client: &'static str) -> Self {
@@ -107,13 +130,15 @@ impl World {
 
     fn with(limits: Limits) -> Self {
         Self {
-            core: Core::new(limits, Arc::new(Nobody)),
+            core: Core::new(limits, Arc::new(Anybody)),
             now_ms: 1_000_000,
             next_connection: 1,
             next_id: 1,
             ops: Vec::new(),
             said: Vec::new(),
             dropped: 0,
+            crowded_out: 0,
+            unretained: 0,
         }
     }
 
@@ -121,6 +146,8 @@ impl World {
         self.ops.extend(effects.ops);
         self.said.extend(effects.out);
         self.dropped += effects.counts.dropped;
+        self.crowded_out += effects.counts.crowded_out;
+        self.unretained += effects.counts.unretained;
     }
 
     fn event(&mut self, event: Event) {
@@ -138,11 +165,21 @@ impl World {
 
     /// Connects, and answers whether the session was there.
     fn connect(&mut self, hello: Hello) -> (ConnectionId, bool) {
+        let connection = self.try_connect(hello);
+        let accepted = self
+            .said
+            .iter()
+            .position(|(to, out)| *to == connection && matches!(out, Out::Accept { .. }));
+        let (_, out) = self.said.remove(accepted.expect("accepted"));
+        (connection, out == Out::Accept { is_resumed: true })
+    }
+
+    fn try_connect(&mut self, hello: Hello) -> ConnectionId {
         let connection = ConnectionId(self.next_connection);
         self.next_connection += 1;
         self.event(Event::Connect(Box::new(Arrival {
             connection,
-            user: None,
+            user: hello.user.map(Into::into),
             client: hello.client.into(),
             is_clean: hello.is_clean,
             expiry_seconds: hello.expiry_seconds,
@@ -158,12 +195,7 @@ impl World {
                 since_ms: self.now_ms,
             }),
         })));
-        let accepted = self
-            .said
-            .iter()
-            .position(|(to, out)| *to == connection && matches!(out, Out::Accept { .. }));
-        let (_, out) = self.said.remove(accepted.expect("accepted"));
-        (connection, out == Out::Accept { is_resumed: true })
+        connection
     }
 
     fn subscribe(&mut self, connection: ConnectionId, filter: &str, level: u8) {

@@ -64,6 +64,6 @@ impl Core {
             expires_ms: message.expires_ms.map(|lasts_ms| self.now_ms + lasts_ms),
         };
         self.next_message += 1;
-        self.route(&Arc::new(message), effects);
+        self.route(&Arc::new(message), Some(key), effects);
     }
 }

@@ -23,7 +23,8 @@ pub(crate) struct Image {
     pub(crate) queued: Vec<(u64, Due)>,
     pub(crate) in_flight: Vec<(u64, InFlight)>,
     pub(crate) received: Vec<(u64, NonZeroU16)>,
-    pub(crate) retained: Vec<Arc<Message>>,
+    /// With the accounts that they count as.
+    pub(crate) retained: Vec<(Arc<Message>, Option<ByteString>)>,
     /// No message had so high a number.
     pub(crate) next_message: u64,
 }
@@ -87,11 +88,14 @@ impl Image {
             messages.insert(message.number, Arc::new(message));
             Ok(())
         })?;
-        each(connection, "SELECT number, head, payload FROM retained ORDER BY topic", |row| {
-            self.retained.push(Arc::new(message(row, 0)?));
+        let retained = "SELECT number, head, payload, account FROM retained ORDER BY topic";
+        each(connection, retained, |row| {
+            let account: Option<String> = row.get(3)?;
+            self.retained.push((Arc::new(message(row, 0)?), account.map(Into::into)));
             Ok(())
         })?;
-        let numbers = messages.values().chain(&self.retained).map(|message| message.number);
+        let retained = self.retained.iter().map(|(message, _)| message);
+        let numbers = messages.values().chain(retained).map(|message| message.number);
         self.next_message = numbers.max().unwrap_or(0) + 1;
         each(
             connection,

@@ -95,13 +95,15 @@ fn apply(transaction: &Transaction<'_>, op: &Op) -> rusqlite::Result<()> {
             "DELETE FROM received WHERE serial = ?1 AND id = ?2",
             params![serial.cast_signed(), id.get()],
         ),
-        Op::Retain(message) => run(
-            "INSERT OR REPLACE INTO retained VALUES (?1, ?2, ?3, ?4)",
+        Op::Retain { message, account } => run(
+            "INSERT OR REPLACE INTO retained (topic, number, head, payload, account)
+             VALUES (?1, ?2, ?3, ?4, ?5)",
             params![
                 &*message.topic,
                 message.number.cast_signed(),
                 head(message)?,
-                &*message.payload
+                &*message.payload,
+                account.as_deref(),
             ],
         ),
         Op::Unretain { topic } => run("DELETE FROM retained WHERE topic = ?1", params![&**topic]),

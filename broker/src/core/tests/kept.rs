@@ -66,19 +66,19 @@ fn a_session_ends_when_its_time_is_over_or_somebody_begins_anew() {
 }
 
 /// Opens the store, writes what the world did, and answers the next life of the broker.
-async fn next_life(world: &mut World, path: &Path) -> World {
+pub(super) async fn next_life(world: &mut World, path: &Path) -> World {
     let (store, _, mut kept) =
         Store::open(path, Durability::Process, Arc::default()).expect("store");
     store.write(1, std::mem::take(&mut world.ops));
     assert_eq!(kept.recv().await, Some(1));
     drop(store);
     let (_store, image, _) = Store::open(path, Durability::Process, Arc::default()).expect("store");
-    let mut next = World::new();
+    let limits = world.core.limits;
+    let mut next = World::with(limits);
     next.now_ms = world.now_ms;
     next.next_connection = 1000;
     let mut effects = Effects::default();
-    next.core =
-        Core::restore(Limits::default(), image, Arc::new(Nobody), next.now_ms, &mut effects);
+    next.core = Core::restore(limits, image, Arc::new(Anybody), next.now_ms, &mut effects);
     next.take_in(effects);
     next
 }
