@@ -217,10 +217,11 @@ impl Core {
 
     /// When [`Core::wake`] is to be called at the latest.
     pub(crate) fn alarm_ms(&self) -> Option<u64> {
-        self.alarms.first().map(|(at, _)| *at)
+        let alarm = self.alarms.first().map(|(at, _)| *at);
+        alarm.into_iter().chain(self.retained.first_end_ms()).min()
     }
 
-    /// Ends sessions and publishes wills whose time has come.
+    /// Ends sessions and retained messages, and publishes wills, whose time has come.
     pub(crate) fn wake(&mut self, now_ms: u64, effects: &mut Effects) {
         self.now_ms = now_ms;
         while let Some(&(at, key)) = self.alarms.first()
@@ -237,6 +238,9 @@ impl Core {
                 effects.counts.ended += 1;
                 self.end(key, effects);
             }
+        }
+        while let Some(topic) = self.retained.remove_expired(now_ms) {
+            effects.ops.push(Op::Unretain { topic });
         }
     }
 

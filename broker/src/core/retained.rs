@@ -1,6 +1,6 @@
 //! Retained messages: the last of each topic.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Bound;
 use std::sync::Arc;
 
@@ -13,6 +13,8 @@ use crate::message::Message;
 #[derive(Debug, Default)]
 pub(crate) struct Retained {
     by_topic: BTreeMap<ByteString, Arc<Message>>,
+    /// When those end that do.
+    ends: BTreeSet<(u64, ByteString)>,
     /// Without the broker's own.
     count: usize,
     bytes: usize,
@@ -29,9 +31,24 @@ impl Retained {
         let (count, weight) = weight(&message);
         self.count += count;
         self.bytes += weight;
+        let end = message.expires_ms.map(|at| (at, message.topic.clone()));
         if let Some(old) = self.by_topic.insert(message.topic.clone(), message) {
             self.subtract(&old);
         }
+        self.ends.extend(end);
+    }
+
+    /// When the first of them ends.
+    pub(crate) fn first_end_ms(&self) -> Option<u64> {
+        self.ends.first().map(|(at, _)| *at)
+    }
+
+    /// Forgets one whose time is over; its topic.
+    pub(crate) fn remove_expired(&mut self, now_ms: u64) -> Option<ByteString> {
+        self.first_end_ms().filter(|at| *at <= now_ms)?;
+        let (_, topic) = self.ends.pop_first()?;
+        self.remove(&topic);
+        Some(topic)
     }
 
     /// Forgets a topic's; false when it had none.
@@ -44,6 +61,9 @@ impl Retained {
         let (count, weight) = weight(old);
         self.count -= count;
         self.bytes -= weight;
+        if let Some(at) = old.expires_ms {
+            self.ends.remove(&(at, old.topic.clone()));
+        }
     }
 
     pub(crate) fn get(&self, topic: &str) -> Option<&Arc<Message>> {
