@@ -166,7 +166,7 @@ async fn what_is_done_with_is_gone_from_the_store() {
 fn a_retained_message_whose_time_is_over_takes_no_room() {
     let mut world = World::with(Limits { max_retained: 2, ..Limits::default() });
     let (client, _) = world.connect(Hello::clean("p"));
-    let mut retain = |world: &mut World, topic: &str, seconds| {
+    let retain = |world: &mut World, topic: &str, seconds| {
         let publish =
             Publish { retain: true, packet_id: Some(id(1)), ..expiring(topic, "x", seconds) };
         world.event(Event::Publish(client, Box::new(publish)));
