@@ -105,8 +105,6 @@ pub(crate) struct Core {
     tree: Tree<Entry>,
     shares: HashMap<ShareKey, Share>,
     retained: Retained,
-    /// When expired ones were looked for.
-    swept_ms: u64,
     /// What all sessions hold together.
     held: Holdings<3>,
     /// When something is due: a session's end or its will.
@@ -132,7 +130,6 @@ impl Core {
             tree: Tree::default(),
             shares: HashMap::new(),
             retained: Retained::default(),
-            swept_ms: 0,
             held: Holdings::default(),
             alarms: BTreeSet::new(),
             kept: HashMap::new(),
@@ -169,10 +166,11 @@ impl Core {
 
     /// When [`Core::wake`] is to be called at the latest.
     pub(crate) fn alarm_ms(&self) -> Option<u64> {
-        self.alarms.first().map(|(at, _)| *at)
+        let alarm = self.alarms.first().map(|(at, _)| *at);
+        alarm.into_iter().chain(self.retained.first_end_ms()).min()
     }
 
-    /// Ends sessions and publishes wills whose time has come.
+    /// Ends sessions and retained messages, and publishes wills, whose time has come.
     pub(crate) fn wake(&mut self, now_ms: u64, effects: &mut Effects) {
         self.now_ms = now_ms;
         while let Some(&(at, key)) = self.alarms.first()
@@ -189,6 +187,9 @@ impl Core {
                 effects.counts.ended += 1;
                 self.end(key, effects);
             }
+        }
+        while let Some(topic) = self.retained.remove_expired(now_ms) {
+            effects.ops.push(Op::Unretain { topic });
         }
     }
 

@@ -13,6 +13,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
+use bytestring::ByteString;
 use rumqttd::local::{LinkBuilder, LinkRx, LinkTx};
 use rumqttd::protocol::{Filter, Packet, Publish, QoS, RetainForwardRule, Subscribe};
 use rumqttd::{Notification, Router, RouterConfig};
@@ -20,6 +21,7 @@ use tokio::sync::Semaphore;
 use tokio::task::spawn_blocking;
 
 use crate::core::Event;
+use crate::message::Weight;
 
 /// Log targets of rumqttd: it reports what concerns nobody.
 pub const QUIET: &str = "rumqttd=off";
@@ -243,13 +245,21 @@ impl Exit {
 
 fn weight(events: &[Event]) -> u32 {
     let bytes = |event: &Event| match event {
-        Event::Publish(_, publish) => publish.payload.len(),
+        Event::Publish(_, publish) => {
+            publish.payload.len() + publish.properties.as_ref().map_or(0, Weight::weight)
+        }
+        Event::Subscribe(_, packet) => packet.topic_filters.iter().map(filter_weight).sum(),
         _ => 0,
     };
     let each = |event| EVENT_BYTES.saturating_add(u32::try_from(bytes(event)).unwrap_or(u32::MAX));
     let all = events.iter().map(each).fold(BATCH_BYTES, u32::saturating_add);
     // A batch that weighs more than all that may be on its way pays no more than that.
     all.min(ON_ITS_WAY)
+}
+
+/// What a filter of a SUBSCRIBE takes.
+fn filter_weight<T>((filter, _): &(ByteString, T)) -> usize {
+    size_of::<(ByteString, T)>() + filter.len()
 }
 
 /// A router, the entrance to it and the exit. Its thread lives as long as the process: rumqttd has

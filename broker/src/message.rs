@@ -70,18 +70,62 @@ impl Message {
                 .take()
                 .map(|seconds| now_ms + 1000 * u64::from(seconds.get()));
         }
-        let properties = properties.filter(|found| **found != PublishProperties::default());
+        let mut properties = properties.filter(|found| **found != PublishProperties::default());
+        if let Some(properties) = &mut properties {
+            detach(properties);
+        }
         Self { number, topic, payload, qos, retain, properties, from, expires_ms }
     }
 
     /// What it weighs in a queue, bookkeeping included.
     pub(crate) fn weight(&self) -> usize {
-        self.topic.len() + self.payload.len() + 128
+        let properties = self.properties.as_ref().map_or(0, |properties| properties.weight());
+        self.topic.len() + self.payload.len() + properties + 128
     }
 
     /// True once it is of no more use.
     pub(crate) fn has_expired(&self, now_ms: u64) -> bool {
         self.expires_ms.is_some_and(|at| at <= now_ms)
+    }
+}
+
+/// What weighs something by itself.
+pub(crate) trait Weight {
+    fn weight(&self) -> usize;
+}
+
+impl Weight for PublishProperties {
+    fn weight(&self) -> usize {
+        let texts = [&self.content_type, &self.response_topic].into_iter().flatten();
+        let users = self.user_properties.iter().map(|(name, value)| name.len() + value.len());
+        size_of::<Self>()
+            + texts.map(|text| text.len()).sum::<usize>()
+            + self.correlation_data.as_ref().map_or(0, Bytes::len)
+            + self.user_properties.len() * size_of::<(ByteString, ByteString)>()
+            + users.sum::<usize>()
+    }
+}
+
+/// Puts properties in memory of their own, in one piece: a small message that is kept must not keep
+/// the buffer alive that it was read into.
+fn detach(properties: &mut PublishProperties) {
+    let mut all = BytesMut::with_capacity(properties.weight());
+    let mut own = |bytes: &[u8]| {
+        all.extend_from_slice(bytes);
+        all.split().freeze()
+    };
+    if let Some(data) = &mut properties.correlation_data {
+        *data = own(data);
+    }
+    // They were strings before they were copied.
+    let mut own = |text: &mut ByteString| {
+        *text = ByteString::try_from(own(text.as_bytes())).unwrap_or_default();
+    };
+    properties.content_type.iter_mut().for_each(&mut own);
+    properties.response_topic.iter_mut().for_each(&mut own);
+    for (name, value) in &mut properties.user_properties {
+        own(name);
+        own(value);
     }
 }
 
@@ -123,4 +167,37 @@ pub(crate) enum Out {
     Publish(Delivery),
     /// Nothing more: DISCONNECT where the version has it, and the end of the connection.
     Close(DisconnectReasonCode),
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn properties_weigh_what_they_take_and_keep_no_buffer_alive() {
+        let buffer = Bytes::from(vec![b'x'; 64 << 10]);
+        let text = |from: usize| ByteString::try_from(buffer.slice(from..from + 10)).unwrap();
+        let properties = PublishProperties {
+            correlation_data: Some(buffer.slice(..10)),
+            content_type: Some(text(10)),
+            response_topic: Some(text(20)),
+            user_properties: vec![(text(30), text(40)); 1000],
+            ..PublishProperties::default()
+        };
+        let publish = Publish {
+            dup: false,
+            retain: false,
+            qos: QoS::AtLeastOnce,
+            topic: "t".into(),
+            packet_id: None,
+            payload: Bytes::new(),
+            properties: Some(properties.clone()),
+        };
+        let message = Message::new(1, 1, 0, publish);
+        assert_eq!(message.properties.as_deref(), Some(&properties));
+        let taken = 1000 * (20 + 2 * size_of::<ByteString>());
+        assert!(message.weight() > taken, "{} of {taken}", message.weight());
+        drop(properties);
+        assert!(buffer.is_unique());
+    }
 }

@@ -34,8 +34,9 @@ const LARGE: usize = 64 << 10;
 /// A packet of which so much is missing has a buffer of its own, so that it is not copied out of
 /// one that it shares.
 const OWN_FROM: usize = 32 << 10;
-/// That buffer begins with at most this: its client may send no more of it.
-const OWN_FIRST: usize = 512 << 10;
+/// That buffer begins with what its client is good for, at the most with this: it may announce a
+/// packet and send nothing of it.
+const OWN_MOST: usize = 512 << 10;
 /// After so many bytes others have their turn: a client that sends without end would hold its
 /// worker for milliseconds.
 const TURN: usize = 128 << 10;
@@ -46,6 +47,8 @@ pub(super) struct Reader {
     connection: ConnectionId,
     codec: Codec,
     buffer: BytesMut,
+    /// The largest packet that has come whole, as far as a buffer begins with it.
+    good_for: usize,
     rights: SharedRights,
     aliases: HashMap<NonZeroU16, ByteString>,
     keep_alive: Option<Duration>,
@@ -77,6 +80,7 @@ impl Reader {
             connection: arrival.connection,
             codec,
             buffer,
+            good_for: SMALL,
             rights: arrival.rights.clone(),
             aliases: HashMap::new(),
             keep_alive: Some(keep_alive).filter(|time| !time.is_zero()),
@@ -124,7 +128,7 @@ impl Reader {
         let (patience, is_part) = (self.patience(), !self.buffer.is_empty());
         let missing = self.codec.missing();
         if missing >= OWN_FROM {
-            let first = missing.min(OWN_FIRST.max(self.buffer.len()));
+            let first = missing.min(self.good_for.max(self.buffer.len()));
             self.buffer.reserve(first + SMALL);
         } else if self.buffer.capacity() - self.buffer.len() < SMALL {
             self.buffer.reserve(SMALL);
@@ -181,9 +185,12 @@ impl Reader {
     fn take_all(&mut self) -> (u64, Result<(), Ended>) {
         let mut packets = 0;
         let end = loop {
+            let before = self.buffer.len();
             match self.codec.read(&mut self.buffer) {
                 Ok(Some(packet)) => {
                     packets += 1;
+                    let size = before - self.buffer.len();
+                    self.good_for = self.good_for.max(size.min(OWN_MOST));
                     if let Err(ended) = self.take(packet) {
                         break Err(ended);
                     }

@@ -17,9 +17,6 @@ use crate::core::{Core, Effects};
 use crate::message::{ConnectionId, Message, Out};
 use crate::store::Op;
 
-/// How often retained messages that have expired are looked for, where there is no room.
-const SWEEP_EVERY_MS: u64 = 1000;
-
 /// A subscription in the tree.
 #[derive(Debug, Clone)]
 pub(super) enum Entry {
@@ -205,14 +202,7 @@ impl Core {
             return;
         }
         let account = account.as_ref();
-        let mut has_room = self.retained.has_room(message, account, &self.limits);
-        // Not for each of many for which there is none.
-        if !has_room && self.now_ms.abs_diff(self.swept_ms) >= SWEEP_EVERY_MS {
-            self.swept_ms = self.now_ms;
-            let over = self.retained.sweep(self.now_ms);
-            effects.ops.extend(over.into_iter().map(|topic| Op::Unretain { topic }));
-            has_room = self.retained.has_room(message, account, &self.limits);
-        }
+        let has_room = self.retained.has_room(message, account, &self.limits);
         if !has_room {
             effects.counts.unretained += 1;
             return;

@@ -27,11 +27,7 @@ impl Core {
         core.now_ms = now_ms;
         core.next_message = image.next_message;
         for (message, account) in image.retained {
-            if message.has_expired(now_ms) {
-                effects.ops.push(Op::Unretain { topic: message.topic.clone() });
-            } else {
-                core.retained.insert(message, account.as_ref());
-            }
+            core.retained.insert(message, account.as_ref());
         }
         let mut keys = HashMap::new();
         for stored in image.sessions {

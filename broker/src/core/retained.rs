@@ -1,6 +1,6 @@
 //! Retained messages: the last of each topic.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Bound;
 use std::sync::Arc;
 
@@ -19,6 +19,8 @@ const BYTES: usize = 1;
 #[derive(Debug, Default)]
 pub(crate) struct Retained {
     by_topic: BTreeMap<ByteString, Kept>,
+    /// When those end that do.
+    ends: BTreeSet<(u64, ByteString)>,
     /// Without the broker's own.
     held: Holdings<2>,
 }
@@ -44,8 +46,23 @@ impl Retained {
             self.held.add(holder, BYTES, message.weight());
         }
         let topic = message.topic.clone();
+        let end = message.expires_ms.map(|at| (at, topic.clone()));
         let old = self.by_topic.insert(topic, Kept { message, holder });
         self.subtract(old.as_ref());
+        self.ends.extend(end);
+    }
+
+    /// When the first of them ends.
+    pub(crate) fn first_end_ms(&self) -> Option<u64> {
+        self.ends.first().map(|(at, _)| *at)
+    }
+
+    /// Forgets one whose time is over; its topic.
+    pub(crate) fn remove_expired(&mut self, now_ms: u64) -> Option<ByteString> {
+        self.first_end_ms().filter(|at| *at <= now_ms)?;
+        let (_, topic) = self.ends.pop_first()?;
+        self.remove(&topic);
+        Some(topic)
     }
 
     /// Forgets a topic's; false when it had none.
@@ -56,10 +73,14 @@ impl Retained {
     }
 
     fn subtract(&mut self, old: Option<&Kept>) {
-        if let Some(Kept { message, holder: Some(holder) }) = old {
-            self.held.remove(*holder, MESSAGES, 1);
-            self.held.remove(*holder, BYTES, message.weight());
-            self.held.leave(*holder);
+        let Some(Kept { message, holder }) = old else { return };
+        if let Some(at) = message.expires_ms {
+            self.ends.remove(&(at, message.topic.clone()));
+        }
+        if let Some(holder) = *holder {
+            self.held.remove(holder, MESSAGES, 1);
+            self.held.remove(holder, BYTES, message.weight());
+            self.held.leave(holder);
         }
     }
 
@@ -77,18 +98,6 @@ impl Retained {
             && self.held.has_room(holder, BYTES, weight, limits.max_retained_bytes);
         self.held.leave(holder);
         has_room
-    }
-
-    /// Forgets those whose time is over; answers their topics.
-    pub(crate) fn sweep(&mut self, now_ms: u64) -> Vec<ByteString> {
-        let is_over = |kept: &Kept| kept.message.has_expired(now_ms);
-        let all = self.by_topic.iter();
-        let over: Vec<_> =
-            all.filter(|(_, kept)| is_over(kept)).map(|(topic, _)| topic.clone()).collect();
-        for topic in &over {
-            self.remove(topic);
-        }
-        over
     }
 
     pub(crate) fn get(&self, topic: &str) -> Option<&Arc<Message>> {

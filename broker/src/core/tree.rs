@@ -5,6 +5,10 @@
 
 use std::collections::HashMap;
 
+/// No topic or filter has more levels. A tree is as deep as the deepest filter, and walking it takes
+/// as much of the stack.
+const MAX_LEVELS: usize = 200;
+
 /// Values by topic filter.
 #[derive(Debug)]
 pub(crate) struct Tree<V> {
@@ -128,12 +132,16 @@ pub(crate) fn is_filter(filter: &str) -> bool {
             return false;
         }
     }
-    !filter.is_empty() && !filter.contains('\0')
+    !filter.is_empty() && !filter.contains('\0') && !is_too_deep(filter)
 }
 
 /// True for a topic that clients may publish to.
 pub(crate) fn is_topic(topic: &str) -> bool {
-    !topic.is_empty() && !topic.contains(['+', '#', '\0'])
+    !topic.is_empty() && !topic.contains(['+', '#', '\0']) && !is_too_deep(topic)
+}
+
+fn is_too_deep(text: &str) -> bool {
+    text.bytes().filter(|byte| *byte == b'/').count() >= MAX_LEVELS
 }
 
 /// True where the filter matches the topic.

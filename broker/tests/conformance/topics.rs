@@ -122,3 +122,27 @@ async fn mqtt_4_7_3_topics_are_compared_letter_by_letter() {
         }
     }
 }
+
+/// 4.7.1.1 names no number of levels; the broker has one, and keeps it against those who do not.
+#[tokio::test]
+async fn mqtt_4_7_1_1_topics_and_filters_have_at_most_200_levels() {
+    let hub = Hub::start().await;
+    for version in BOTH {
+        let mut bystander = hub.join(version, clean("bystander")).await;
+        let deepest = "/".repeat(199);
+        bystander.subscribe(&deepest, QoS::AtLeastOnce).await;
+        bystander.publish(&deepest, "x", QoS::AtLeastOnce).await;
+        assert!(*bystander.take().await.topic == *deepest);
+        for levels in [200, 65_535] {
+            let deeper = "/".repeat(levels);
+            let mut client = hub.join(version, clean("a")).await;
+            let packet = subscribe(client.next_id(), &[(&*deeper, options(QoS::AtMostOnce))]);
+            client.send(Packet::Subscribe(packet)).await;
+            client.is_ended_for(DisconnectReasonCode::MalformedPacket).await;
+            let mut client = hub.join(version, clean("a")).await;
+            client.send(message(&deeper, "x", QoS::AtMostOnce)).await;
+            client.is_ended_for(DisconnectReasonCode::TopicNameInvalid).await;
+        }
+        bystander.hears_nothing().await;
+    }
+}

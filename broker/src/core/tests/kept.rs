@@ -4,6 +4,7 @@ use std::path::Path;
 
 use super::*;
 use crate::config::Durability;
+use crate::report::Inventory;
 use crate::store::Store;
 
 #[test]
@@ -159,4 +160,30 @@ async fn what_is_done_with_is_gone_from_the_store() {
     assert_eq!(next.core.clients(), (0, 0));
     let last = next_life(&mut next, &path).await;
     assert_eq!(last.core.clients(), (0, 0));
+}
+
+#[test]
+fn a_retained_message_whose_time_is_over_takes_no_room() {
+    let mut world = World::with(Limits { max_retained: 2, ..Limits::default() });
+    let (client, _) = world.connect(Hello::clean("p"));
+    let retain = |world: &mut World, topic: &str, seconds| {
+        let publish =
+            Publish { retain: true, packet_id: Some(id(1)), ..expiring(topic, "x", seconds) };
+        world.event(Event::Publish(client, Box::new(publish)));
+    };
+    retain(&mut world, "short", 10);
+    retain(&mut world, "replaced", 10);
+    retain(&mut world, "replaced", 100);
+    assert_eq!(world.core.alarm_ms(), Some(world.now_ms + 10_000));
+    world.ops.clear();
+    world.pass(10);
+    assert!(matches!(&world.ops[..], [Op::Unretain { topic }] if *topic == "short"));
+    retain(&mut world, "another", 1000);
+    assert_eq!(world.core.inventory().retained_messages, 2);
+    world.pass(1000);
+    assert_eq!(
+        world.core.inventory(),
+        Inventory { sessions: 1, connected: 1, ..Default::default() }
+    );
+    assert_eq!(world.core.alarm_ms(), None);
 }
