@@ -12,7 +12,9 @@ use std::fs::{self, OpenOptions};
 use std::io::{self, Write as _};
 use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
+use arc_swap::ArcSwap;
 use godwit_broker::listener::{Clients, TlsConfig};
 use godwit_trust::{Authority, AuthorityError, Particulars};
 use jiff::Timestamp;
@@ -43,7 +45,7 @@ pub enum PapersError {
 #[derive(Debug)]
 pub struct Papers {
     directory: PathBuf,
-    authority: Authority,
+    authority: ArcSwap<Authority>,
     names: Vec<String>,
 }
 
@@ -70,14 +72,14 @@ impl Papers {
             tracing::info!(fingerprint = %new.fingerprint(), "the fabric has an authority now");
             new
         };
-        let papers = Self { directory, authority, names };
+        let papers = Self { directory, authority: ArcSwap::from_pointee(authority), names };
         papers.renew(Timestamp::now())?;
         Ok(papers)
     }
 
-    /// The authority.
-    pub fn authority(&self) -> &Authority {
-        &self.authority
+    /// The authority, as it is now.
+    pub fn authority(&self) -> Arc<Authority> {
+        self.authority.load_full()
     }
 
     /// By what the broker is reached.
@@ -96,7 +98,8 @@ impl Papers {
         }
     }
 
-    /// Gives the broker its next certificate where the last one ends soon or is for other names;
+    /// Renews the authority when the last third of its time begins, and gives the broker its next
+    /// certificate where the last one ends soon, is for other names or of the authority before;
     /// true when it did.
     ///
     /// # Errors
@@ -106,6 +109,19 @@ impl Papers {
             (self.directory.join("broker.pem"), self.directory.join("broker.key"));
         let names = self.directory.join("broker.names");
         let wanted = self.names.join("\n");
+        let failed = |source| PapersError::Authority {
+            path: self.directory.clone(),
+            source: Box::new(source),
+        };
+        let mut authority = self.authority();
+        if authority.validity().needs_renewal(now) {
+            authority = Arc::new(authority.renewed(now).map_err(failed)?);
+            // Cut short here or below, the broker's is done again at the next start.
+            write(&names, "")?;
+            write(&self.directory.join("authority.pem"), &authority.cert_pem())?;
+            tracing::info!(until = %authority.validity().not_after, "the authority is renewed");
+            self.authority.store(authority.clone());
+        }
         let is_good = || {
             let particulars = Particulars::of_pem(&fs::read_to_string(&certificate).ok()?).ok()?;
             let is_for = fs::read_to_string(&names).ok()?;
@@ -114,9 +130,7 @@ impl Papers {
         if is_good().unwrap_or(false) {
             return Ok(false);
         }
-        let issued = self.authority.issue_server(&self.names, now).map_err(|source| {
-            PapersError::Authority { path: self.directory.clone(), source: Box::new(source) }
-        })?;
+        let issued = authority.issue_server(&self.names, now).map_err(failed)?;
         // Cut short between key and certificate, it is done again at the next start.
         write(&names, "")?;
         write(&key, issued.key_pem.as_str())?;
@@ -171,6 +185,24 @@ mod tests {
     use jiff::SignedDuration;
 
     use super::*;
+
+    #[test]
+    fn an_authority_is_renewed_before_it_ends_and_nobody_has_to_learn_of_it() {
+        let data = tempfile::tempdir().unwrap();
+        let papers = Papers::open(data.path(), Uuid::new_v4(), vec!["hub".to_owned()]).unwrap();
+        let (old, shown) =
+            (papers.authority(), fs::read_to_string(papers.tls().certificate).unwrap());
+        let late = Timestamp::now() + SignedDuration::from_hours(24 * 365 * 8);
+        assert!(papers.renew(late).unwrap());
+        let new = papers.authority();
+        assert_eq!(new.fingerprint(), old.fingerprint());
+        assert!(new.validity().not_after > old.validity().not_after);
+        let file = |name: &str| fs::read_to_string(data.path().join("trust").join(name)).unwrap();
+        assert_eq!(file("authority.pem"), new.cert_pem());
+        let chain = file("broker.pem");
+        assert!(chain.ends_with(&new.cert_pem()) && chain != shown);
+        assert!(!papers.renew(late).unwrap());
+    }
 
     #[test]
     fn an_authority_is_made_once_and_the_brokers_certificate_in_time() {

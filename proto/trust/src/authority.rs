@@ -92,6 +92,7 @@ pub struct Authority {
     issuer: Issuer<'static, KeyPair>,
     certificate: CertificateDer<'static>,
     validity: Validity,
+    fingerprint: Fingerprint,
 }
 
 /// A certificate that the authority signed.
@@ -123,16 +124,36 @@ impl Authority {
     /// # Errors
     /// [`AuthorityError::Clock`], [`AuthorityError::Random`] and [`AuthorityError::Make`].
     pub fn create(fabric: &str, now: Timestamp) -> Result<Self, AuthorityError> {
-        let mut params = blank(
-            named(&format!("godwit fabric {fabric}")),
-            Serial::random()?,
-            Validity::starting(now, AUTHORITY_LIFE)?,
-        )?;
+        let pair = KeyPair::generate_for(&PKCS_ECDSA_P256_SHA256)
+            .map_err(|source| AuthorityError::Make { what: "the authority's key", source })?;
+        Self::sign_itself(named(&format!("godwit fabric {fabric}")), pair, now)
+    }
+
+    /// The same authority for ten years more: its name, key and fingerprint stay, and what it has
+    /// issued counts on. Whoever trusts its certificate itself, and not its fingerprint, needs the
+    /// new one before the old one ends.
+    ///
+    /// # Errors
+    /// [`AuthorityError::Clock`], [`AuthorityError::Random`] and [`AuthorityError::Make`].
+    pub fn renewed(&self, now: Timestamp) -> Result<Self, AuthorityError> {
+        let pair = KeyPair::from_pem(self.key_pem().as_str())
+            .map_err(|source| AuthorityError::Key { source })?;
+        let parsed = particulars::parse(&self.certificate)?;
+        let name = parsed.subject().iter_common_name().find_map(|name| name.as_str().ok());
+        Self::sign_itself(named(name.unwrap_or_default()), pair, now)
+    }
+
+    fn sign_itself(
+        name: DistinguishedName,
+        pair: KeyPair,
+        now: Timestamp,
+    ) -> Result<Self, AuthorityError> {
+        let validity = Validity::starting(now, AUTHORITY_LIFE)?;
+        let mut params = blank(name, Serial::random()?, validity)?;
         // It signs brokers and nodes, never another authority.
         params.is_ca = IsCa::Ca(BasicConstraints::Constrained(0));
         params.key_usages = vec![KeyUsagePurpose::KeyCertSign, KeyUsagePurpose::CrlSign];
         let failed = |source| AuthorityError::Make { what: "the authority", source };
-        let pair = KeyPair::generate_for(&PKCS_ECDSA_P256_SHA256).map_err(failed)?;
         let certificate = params.self_signed(&pair).map_err(failed)?;
         Self::assemble(certificate.into(), pair)
     }
@@ -152,7 +173,7 @@ impl Authority {
         certificate: CertificateDer<'static>,
         pair: KeyPair,
     ) -> Result<Self, AuthorityError> {
-        let fingerprint = Fingerprint::of(&certificate);
+        let fingerprint = Fingerprint::of(&certificate)?;
         let parsed = particulars::parse(&certificate)?;
         if !parsed.is_ca() {
             return Err(AuthorityError::NotAnAuthority { fingerprint });
@@ -163,7 +184,7 @@ impl Authority {
         let validity = Particulars::of_der(&certificate)?.validity;
         let issuer = Issuer::from_ca_cert_der(&certificate, pair)
             .map_err(|source| AuthorityError::Make { what: "an issuer of it", source })?;
-        Ok(Self { issuer, certificate, validity })
+        Ok(Self { issuer, certificate, validity, fingerprint })
     }
 
     /// Its certificate, for everybody.
@@ -178,7 +199,7 @@ impl Authority {
 
     /// What tokens and the mDNS record name it by.
     pub fn fingerprint(&self) -> Fingerprint {
-        Fingerprint::of(&self.certificate)
+        self.fingerprint
     }
 
     /// How long it counts.

@@ -103,12 +103,13 @@ impl PinnedVerifier {
         chain: &'a [CertificateDer<'a>],
     ) -> Result<&'a CertificateDer<'a>, PinError> {
         let (broker, pinned) = (self.broker.clone(), self.pinned);
-        let Some(last) = chain.last() else {
+        let Some(Ok(shown)) = chain.last().map(|last| Fingerprint::of(last)) else {
             return Err(PinError::NoAuthority { broker, pinned });
         };
-        chain.iter().find(|certificate| Fingerprint::of(certificate) == pinned).ok_or_else(|| {
-            PinError::OtherAuthority { broker, shown: Fingerprint::of(last), pinned }
-        })
+        let is_it = |certificate: &&CertificateDer<'_>| {
+            Fingerprint::of(certificate).is_ok_and(|found| found == pinned)
+        };
+        chain.iter().find(is_it).ok_or(PinError::OtherAuthority { broker, shown, pinned })
     }
 
     /// A chain that does not lead to the authority, in words that say what that means here.

@@ -34,7 +34,7 @@ fn an_authority_survives_being_written_down() {
     let loaded = Authority::load(&made.cert_pem(), made.key_pem().as_str()).unwrap();
     assert_eq!(loaded.cert_pem(), made.cert_pem());
     assert_eq!(loaded.fingerprint(), made.fingerprint());
-    assert_eq!(loaded.fingerprint(), Fingerprint::of(&der(&made.cert_pem())));
+    assert_eq!(loaded.fingerprint(), Fingerprint::of(&der(&made.cert_pem())).unwrap());
     assert_eq!(loaded.validity(), made.validity());
     let (issued, _) = joined(&loaded, "edge-a", noon());
     let (leaf, parent) = (der(&issued.cert_pem), der(&made.cert_pem()));
@@ -42,6 +42,25 @@ fn an_authority_survives_being_written_down() {
     let (_, parent) = X509Certificate::from_der(&parent).unwrap();
     leaf.verify_signature(Some(parent.public_key())).unwrap();
     parent.verify_signature(None).unwrap();
+}
+
+#[test]
+fn a_renewed_authority_is_the_same_for_ten_years_more() {
+    let old = authority();
+    let late = old.validity().not_after - DAY;
+    assert!(old.validity().needs_renewal(late));
+    let new = old.renewed(late).unwrap();
+    assert_eq!(new.fingerprint(), old.fingerprint());
+    assert_ne!(new.cert_pem(), old.cert_pem());
+    assert_eq!(new.key_pem().as_str(), old.key_pem().as_str());
+    assert!(new.validity().covers(old.validity().not_after + DAY * 3000));
+    let (old_der, new_der) = (der(&old.cert_pem()), der(&new.cert_pem()));
+    let (_, old_parsed) = X509Certificate::from_der(&old_der).unwrap();
+    let (_, new_parsed) = X509Certificate::from_der(&new_der).unwrap();
+    assert_eq!(new_parsed.subject(), old_parsed.subject());
+    assert_ne!(new_parsed.raw_serial(), old_parsed.raw_serial());
+    // Written down and taken up again as any other.
+    Authority::load(&new.cert_pem(), new.key_pem().as_str()).unwrap();
 }
 
 #[test]

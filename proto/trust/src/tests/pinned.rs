@@ -103,7 +103,7 @@ fn pinning_the_brokers_own_certificate_is_not_enough() {
     let broker = authority.issue_server(&names(&["broker.local"]), noon()).unwrap();
     let own = super::wire::chain(&broker.issued.cert_pem);
     let shown = (broker.issued.chain_pem.as_str(), &broker.key_pem);
-    let error = refused(comes(Fingerprint::of(&own[0]), shown, noon()));
+    let error = refused(comes(Fingerprint::of(&own[0]).unwrap(), shown, noon()));
     assert!(PinError::within(&error).is_some(), "{error}");
 }
 
@@ -131,6 +131,17 @@ fn dates_count_at_the_first_contact_too() {
         panic!("not a certificate error")
     };
     assert!(matches!(error, CertificateError::NotValidYetContext { .. }), "{error}");
+}
+
+#[test]
+fn a_node_that_joined_long_ago_believes_a_broker_of_the_renewed_authority() {
+    let old = authority();
+    let (pinned, late) = (old.fingerprint(), old.validity().not_after - DAY);
+    let new = old.renewed(late).unwrap();
+    let broker = new.issue_server(&names(&["broker.local"]), late).unwrap();
+    let shown = (broker.issued.chain_pem.as_str(), &broker.key_pem);
+    comes(pinned, shown, late).unwrap();
+    comes(pinned, shown, late + DAY * 30).unwrap();
 }
 
 #[test]
