@@ -181,6 +181,8 @@ impl Core {
             if session.will_at_ms.is_some_and(|due| due <= now_ms) {
                 session.will_at_ms = None;
                 self.publish_will(key, effects);
+                // One that outlives its connection is in the store, and so is its will.
+                effects.ops.push(Op::session(&self.sessions[key]));
             }
             let ends = self.sessions.get(key).and_then(|session| session.ends_ms);
             if ends.is_some_and(|due| due <= now_ms) {

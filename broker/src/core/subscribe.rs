@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use bytestring::ByteString;
+use rmqtt_codec::types::QoS;
 use rmqtt_codec::v5::{
     DisconnectReasonCode, Packet, RetainHandling, Subscribe, SubscribeAck, SubscribeAckReason,
     SubscriptionOptions, Unsubscribe, UnsubscribeAck, UnsubscribeAckReason,
@@ -27,8 +28,14 @@ impl Core {
         let Subscribe { packet_id, id, topic_filters, .. } = packet;
         let mut status = Vec::new();
         let mut new = Vec::new();
-        for (filter, options) in topic_filters {
-            match self.admit(key, &filter) {
+        let most = self.limits.max_subscriptions;
+        for (at, (filter, options)) in topic_filters.into_iter().enumerate() {
+            // One filter may be there many times, and would be greeted as often.
+            let admitted = match at < most {
+                true => self.admit(key, &filter),
+                false => Err(SubscribeAckReason::QuotaExceeded),
+            };
+            match admitted {
                 Err(reason) => {
                     status.push(reason);
                     effects.counts.unsubscribed += 1;
@@ -52,6 +59,8 @@ impl Core {
         }
         let ack = SubscribeAck { packet_id, properties: Vec::new(), reason_string: None, status };
         effects.out.push((connection, Out::Packet(Packet::SubscribeAck(ack))));
+        // What its outbox would not take need not be made.
+        let mut room_bytes = self.limits.max_outbox_bytes;
         for (filter, options, is_new) in new {
             let is_wanted = match options.retain_handling {
                 RetainHandling::AtSubscribe => true,
@@ -60,7 +69,7 @@ impl Core {
             };
             // A group has none (MQTT 5, 4.8.2).
             if is_wanted && !filter.starts_with("$share/") {
-                self.replay(key, &filter, effects);
+                self.replay(key, &filter, &mut room_bytes, effects);
             }
         }
     }
@@ -223,8 +232,14 @@ impl Core {
         }
     }
 
-    /// Retained messages for a new subscription.
-    fn replay(&mut self, key: usize, filter: &ByteString, effects: &mut Effects) {
+    /// Retained messages for a new subscription; those of QoS 0 as long as there is room.
+    fn replay(
+        &mut self,
+        key: usize,
+        filter: &ByteString,
+        room_bytes: &mut usize,
+        effects: &mut Effects,
+    ) {
         let session = &self.sessions[key];
         let Some(found) = session.subscriptions.get(filter).cloned() else { return };
         let now_ms = self.now_ms;
@@ -237,9 +252,17 @@ impl Core {
             .cloned()
             .collect();
         for message in messages {
+            let qos = found.options.qos.less_value(message.qos);
+            if qos == QoS::AtMostOnce {
+                let Some(rest) = room_bytes.checked_sub(message.weight()) else {
+                    effects.counts.dropped += 1;
+                    continue;
+                };
+                *room_bytes = rest;
+            }
             let due = Due {
                 place: 0,
-                qos: found.options.qos.less_value(message.qos),
+                qos,
                 message,
                 retain: true,
                 subscriptions: found.id.into_iter().collect(),

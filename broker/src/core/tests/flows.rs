@@ -223,3 +223,26 @@ fn a_delayed_will_waits_and_a_return_silences_it() {
     assert_eq!(world.heard(watcher), ["gone"]);
     assert_eq!(world.core.clients(), (1, 1));
 }
+
+#[test]
+fn one_packet_does_not_ask_for_more_than_is_taken() {
+    let limits = Limits { max_subscriptions: 50, max_outbox_bytes: 100_000, ..Limits::default() };
+    let mut world = World::with(limits);
+    let (client, _) = world.connect(Hello::clean("c"));
+    let retained = Publish { retain: true, ..publish("t", &"x".repeat(10_000), 0) };
+    world.event(Event::Publish(client, Box::new(retained)));
+    let packet = Subscribe {
+        packet_id: id(1),
+        id: None,
+        user_properties: Vec::new(),
+        topic_filters: vec![("t".into(), options(0)); 100_000],
+    };
+    world.event(Event::Subscribe(client, packet));
+    assert_eq!(world.sent(client).len(), 9, "so many fit into an outbox");
+    assert_eq!(world.dropped, 41);
+    let Some(Out::Packet(Packet::SubscribeAck(ack))) = world.told(client).pop() else {
+        panic!("no SUBACK");
+    };
+    let granted = ack.status.iter().filter(|status| u8::from(**status) < 0x80);
+    assert_eq!((granted.count(), ack.status.len()), (50, 100_000));
+}

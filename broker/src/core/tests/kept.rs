@@ -162,6 +162,23 @@ async fn what_is_done_with_is_gone_from_the_store() {
     assert_eq!(last.core.clients(), (0, 0));
 }
 
+#[tokio::test]
+async fn a_will_that_was_published_is_not_published_in_the_next_life() {
+    let dir = tempfile::tempdir().expect("tempdir");
+    let path = dir.path().join("broker.db");
+    let mut world = World::new();
+    let (watcher, _) = world.connect(Hello::lasting("w"));
+    world.subscribe(watcher, "gone", 1);
+    let (mortal, _) = world.connect(Hello::lasting("c").with_will("gone", 10));
+    world.leave(mortal, false);
+    world.pass(10);
+    assert_eq!(world.heard(watcher).len(), 1);
+    let mut next = next_life(&mut world, &path).await;
+    next.pass(1000);
+    let (watcher, _) = next.connect(Hello::lasting("w"));
+    assert_eq!(next.heard(watcher).len(), 1, "what it did not acknowledge, and nothing else");
+}
+
 #[test]
 fn a_retained_message_whose_time_is_over_takes_no_room() {
     let mut world = World::with(Limits { max_retained: 2, ..Limits::default() });
