@@ -2,19 +2,21 @@
 //! descriptors is waited out.
 
 use std::io;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use tokio::sync::mpsc;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
-use tracing::{debug, warn};
+use tracing::{debug, info, warn};
 
 use super::bind::Listener;
 use super::peer::{Peer, PeerAddress};
-use super::reception::Reception;
+use super::reception::{Reception, TurnedAway};
 use super::socket::Socket;
 use super::stream::Stream;
+use crate::engine::now_ms;
+use crate::notice::{And, Pace};
 
 /// How long to wait after the kernel gave us no client: some will leave.
 const BACK_OFF: Duration = Duration::from_millis(100);
@@ -30,6 +32,7 @@ pub(super) async fn accept(
 ) {
     let mut arriving = JoinSet::new();
     let mut complaint = Complaint::default();
+    let pace = Arc::new(Mutex::new(Pace::default()));
     loop {
         let next = tokio::select! {
             () = shutdown.cancelled() => break,
@@ -39,7 +42,8 @@ pub(super) async fn accept(
         };
         match next {
             Ok((socket, address)) => {
-                arriving.spawn(receive(Arc::clone(&reception), socket, address, sink.clone()));
+                let (reception, pace) = (Arc::clone(&reception), Arc::clone(&pace));
+                arriving.spawn(receive(reception, socket, address, sink.clone(), pace));
             }
             Err(error) => {
                 if let Some(times) = complaint.raise(Instant::now()) {
@@ -69,6 +73,7 @@ async fn receive(
     socket: Socket,
     address: PeerAddress,
     sink: mpsc::Sender<(Stream, Peer)>,
+    pace: Arc<Mutex<Pace>>,
 ) {
     match reception.receive(socket).await {
         Ok((stream, transport)) => {
@@ -77,7 +82,14 @@ async fn receive(
             // Nobody there to receive it: the broker is stopping.
             let _ = sink.send((stream, peer)).await;
         }
-        Err(error) => debug!(peer = %address, error = %error.with_cause(), "client turned away"),
+        // Who only looks whether somebody listens has no trouble.
+        Err(TurnedAway::Gone) => debug!(from = %address, "nobody came"),
+        Err(error) => {
+            let more = pace.lock().unwrap_or_else(PoisonError::into_inner).step(now_ms());
+            if let Some(and) = more.map(And) {
+                info!(from = %address, reason = error.with_cause(), "client turned away{and}");
+            }
+        }
     }
 }
 
