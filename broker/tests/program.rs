@@ -15,7 +15,7 @@ use nix::unistd::Pid;
 use rmqtt_codec::v5::{ConnectAckReason, DisconnectReasonCode};
 use support::client::{Client, hello, hello_as};
 use support::in_time;
-use tokio::io::{AsyncBufReadExt, BufReader, Lines};
+use tokio::io::{AsyncBufReadExt, AsyncWriteExt, BufReader, Lines};
 use tokio::process::{Child, ChildStderr, Command};
 
 struct Program {
@@ -157,5 +157,29 @@ async fn what_clients_call_themselves_begins_no_line_of_the_log() {
     for what in ["client connected", "publish refused", "password is wrong", "client lost"] {
         let line = program.line(what).await;
         assert!(line.contains(r"a\nforged") && !line.contains('\u{1b}'), "{line}");
+    }
+}
+
+#[tokio::test]
+async fn a_line_of_the_password_file_is_made_by_the_program_itself() {
+    let folder = tempfile::tempdir().unwrap();
+    let line = async |user: &str| {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_godwit-broker"));
+        command.args(["password", user]).stdin(Stdio::piped()).stdout(Stdio::piped());
+        let mut child = command.stderr(Stdio::piped()).kill_on_drop(true).spawn().unwrap();
+        child.stdin.take().unwrap().write_all(b"alice\n").await.unwrap();
+        in_time(child.wait_with_output()).await.unwrap()
+    };
+    let passwords = folder.path().join("passwords");
+    std::fs::write(&passwords, line("alice").await.stdout).unwrap();
+    let settings = format!("listen = ['127.0.0.1:0']\npassword-file = '{}'\n", passwords.display());
+    let mut program = Program::start_logging(folder.path(), &settings, "text");
+    let address = address(&program.line("listening for").await);
+    Client::connect(address, hello_as("alice", "1")).await.ping().await;
+
+    for impossible in ["a:b", "#a", ""] {
+        let refused = line(impossible).await;
+        assert!(!refused.status.success() && refused.stdout.is_empty(), "{refused:?}");
+        assert!(!refused.stderr.is_empty());
     }
 }
