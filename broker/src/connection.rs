@@ -85,7 +85,7 @@ where
         Ok(guest) => guest,
         Err(reason) => {
             door.metrics.connections_refused.add(reason.cause(), 1);
-            info!(from = %peer.address, %reason, "no client");
+            info!(from = %peer.address, reason = reason.to_string(), "no client");
             if reason.is_said() {
                 linger(&mut socket_in).await;
             }
@@ -98,7 +98,8 @@ where
     // Ends with this function however it ends.
     let mut here = Presence { door: door.clone(), connection, parting: Ended::Gone.parting() };
     info!(
-        client.id = %client,
+        // Texts, not what they print as: a line break in one must not begin a line of the log.
+        client.id = &*client,
         user = arrival.user.as_deref(),
         from = %peer.address,
         over = peer.transport.name(),
@@ -121,8 +122,8 @@ where
         linger(&mut socket_in).await;
     }
     match &ended {
-        Ended::Farewell(_) => info!(client.id = %client, "client disconnected"),
-        other => info!(client.id = %client, reason = %other, "client lost"),
+        Ended::Farewell(_) => info!(client.id = &*client, "client disconnected"),
+        other => info!(client.id = &*client, reason = other.to_string(), "client lost"),
     }
 }
 

@@ -1,11 +1,12 @@
 //! `godwit-broker`: the broker as a program of its own.
 
-use std::io::IsTerminal;
+use std::io::{IsTerminal, Write};
 use std::net::SocketAddr;
 use std::path::PathBuf;
 
 use anyhow::Context;
 use clap::Parser;
+use godwit_broker::access::{self, PasswordFile};
 use godwit_broker::listener::{Endpoint, TlsConfig};
 use godwit_broker::{Anonymous, Broker, Config, Control, QUIET, admin};
 use sd_notify::NotifyState;
@@ -40,7 +41,7 @@ struct Args {
     /// The certificate's private key, in PEM.
     #[arg(long, env = "GODWIT_BROKER_KEY", value_name = "FILE", requires = "certificate")]
     key: Option<PathBuf>,
-    /// Users and their passwords, as mosquitto_passwd writes them.
+    /// Users and their passwords, as the command `password` and mosquitto_passwd write them.
     #[arg(long, env = "GODWIT_BROKER_PASSWORD_FILE", value_name = "FILE")]
     password_file: Option<PathBuf>,
     /// What users may do, in mosquitto's format.
@@ -64,6 +65,20 @@ struct Args {
     /// How to write the log.
     #[arg(long, env = "GODWIT_LOG_FORMAT", default_value = "text", value_name = "FORMAT")]
     log_format: LogFormat,
+    #[command(subcommand)]
+    instead: Option<Instead>,
+}
+
+/// What else there is to do than to serve.
+#[derive(Debug, clap::Subcommand)]
+enum Instead {
+    /// Prints a user's line for the password file: `godwit-broker password alice >>FILE`.
+    ///
+    /// The password is the first line of standard input.
+    Password {
+        /// The user's name.
+        user: String,
+    },
 }
 
 #[derive(Debug, Clone, Copy, clap::ValueEnum)]
@@ -77,6 +92,9 @@ enum LogFormat {
 #[tokio::main]
 async fn main() -> anyhow::Result<()> {
     let args = Args::parse();
+    if let Some(Instead::Password { user }) = &args.instead {
+        return print_password(user);
+    }
     start_log(&args)?;
     let config = read_config(&args)?;
     let shutdown = CancellationToken::new();
@@ -108,6 +126,20 @@ async fn main() -> anyhow::Result<()> {
     tell_systemd(NotifyState::Ready);
     broker.run(shutdown).await;
     Ok(())
+}
+
+fn print_password(user: &str) -> anyhow::Result<()> {
+    if std::io::stdin().is_terminal() {
+        writeln!(std::io::stderr(), "type the password of `{user}`, which is shown, and Enter")?;
+    }
+    let mut password = String::new();
+    std::io::stdin().read_line(&mut password).context("cannot read the password")?;
+    let hash = access::hash(password.trim_end_matches(['\r', '\n']).as_bytes())?;
+    let line = format!("{user}:{hash}");
+    // What the broker would not take up later is refused now.
+    let users: PasswordFile = line.parse()?;
+    anyhow::ensure!(users.contains(user), "`{user}` can be no user's name: leave out `:` and `#`");
+    Ok(writeln!(std::io::stdout(), "{line}")?)
 }
 
 /// Where there is one that wants to know.

@@ -1,5 +1,6 @@
 //! What a client is refused or loses, in the log: a few lines a minute for each.
 
+use std::borrow::Cow;
 use std::fmt;
 use std::sync::{Mutex, PoisonError};
 
@@ -29,7 +30,7 @@ impl Notice {
     pub(crate) fn log(&self) {
         let Self { what, cause, client: (user, client), topic, more } = self;
         let (user, and) = (user.as_deref(), And(*more));
-        warn!(client.id = %client, user, topic = %Shown(topic), cause, "{what}{and}");
+        warn!(client.id = &**client, user, topic = &*shown(topic), cause, "{what}{and}");
     }
 }
 
@@ -79,7 +80,8 @@ impl Notices {
     }
 }
 
-struct And(u64);
+/// How many more there were, if any.
+pub(crate) struct And(pub(crate) u64);
 
 impl fmt::Display for And {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -90,15 +92,11 @@ impl fmt::Display for And {
     }
 }
 
-/// As much of a topic as a line bears.
-struct Shown<'a>(&'a str);
-
-impl fmt::Display for Shown<'_> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self.0.char_indices().nth(120) {
-            Some((end, _)) => write!(f, "{}…", &self.0[..end]),
-            None => f.write_str(self.0),
-        }
+/// As much of a client's text as a line bears.
+pub(crate) fn shown(text: &str) -> Cow<'_, str> {
+    match text.char_indices().nth(120) {
+        Some((end, _)) => format!("{}…", &text[..end]).into(),
+        None => text.into(),
     }
 }
 

@@ -32,7 +32,7 @@ pub(crate) enum Greeting {
     /// CONNECT of a version that is served.
     Known(Version),
     /// CONNECT of another version, to be refused in words that its client may know.
-    Refused(&'static [u8]),
+    Refused { version: &'static str, words: &'static [u8] },
     /// No MQTT at all.
     Foreign,
 }
@@ -53,8 +53,9 @@ pub(crate) fn greeting(bytes: &[u8]) -> Option<Greeting> {
     };
     let name = bytes.get(2 + length..)?;
     let is_like = |wanted: &[u8]| name.iter().zip(wanted).all(|(byte, want)| byte == want);
+    let older = Greeting::Refused { version: "MQTT 3.1", words: REFUSED_3 };
     if is_like(b"\0\x06MQIsdp") {
-        return (name.len() >= 9).then_some(Greeting::Refused(REFUSED_3));
+        return (name.len() >= 9).then_some(older);
     }
     if !is_like(b"\0\x04MQTT") {
         return Some(Greeting::Foreign);
@@ -62,8 +63,8 @@ pub(crate) fn greeting(bytes: &[u8]) -> Option<Greeting> {
     Some(match name.get(6)? {
         4 => Greeting::Known(Version::V3),
         5 => Greeting::Known(Version::V5),
-        0..=3 => Greeting::Refused(REFUSED_3),
-        _ => Greeting::Refused(REFUSED_5),
+        0..=3 => older,
+        _ => Greeting::Refused { version: "a version after MQTT 5", words: REFUSED_5 },
     })
 }
 
@@ -362,10 +363,11 @@ mod tests {
 
     #[test]
     fn other_versions_are_refused_in_their_own_words() {
-        let refused = |text: &[u8]| matches!(greeting(text), Some(Greeting::Refused(_)));
+        let refused = |text: &[u8]| matches!(greeting(text), Some(Greeting::Refused { .. }));
         assert!(refused(b"\x10\x0e\0\x06MQIsdp\x03\x02\0\x3c\0\0"));
         assert!(refused(b"\x10\x0c\0\x04MQTT\x03\x02\0\x3c\0\0"));
-        assert_eq!(greeting(b"\x10\x0c\0\x04MQTT\x06"), Some(Greeting::Refused(REFUSED_5)));
+        let later = greeting(b"\x10\x0c\0\x04MQTT\x06");
+        assert!(matches!(later, Some(Greeting::Refused { words: REFUSED_5, .. })));
     }
 
     #[test]

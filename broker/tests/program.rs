@@ -4,8 +4,10 @@
 
 mod support;
 
+use std::net::SocketAddr;
 use std::os::unix::net::UnixDatagram;
 use std::path::Path;
+use std::process::Stdio;
 use std::time::Duration;
 
 use nix::sys::signal::{Signal, kill};
@@ -13,7 +15,7 @@ use nix::unistd::Pid;
 use rmqtt_codec::v5::{ConnectAckReason, DisconnectReasonCode};
 use support::client::{Client, hello, hello_as};
 use support::in_time;
-use tokio::io::{AsyncBufReadExt, BufReader, Lines};
+use tokio::io::{AsyncBufReadExt, AsyncWriteExt, BufReader, Lines};
 use tokio::process::{Child, ChildStderr, Command};
 
 struct Program {
@@ -24,6 +26,10 @@ struct Program {
 
 impl Program {
     fn start(folder: &Path, settings: &str) -> Self {
+        Self::start_logging(folder, settings, "json")
+    }
+
+    fn start_logging(folder: &Path, settings: &str, format: &str) -> Self {
         let (config, socket) = (folder.join("broker.toml"), folder.join("notify"));
         std::fs::write(&config, settings).unwrap();
         let systemd = UnixDatagram::bind(&socket).unwrap();
@@ -32,8 +38,8 @@ impl Program {
             .arg("--config")
             .arg(config)
             .env("NOTIFY_SOCKET", socket)
-            .env("GODWIT_LOG_FORMAT", "json")
-            .stderr(std::process::Stdio::piped())
+            .env("GODWIT_LOG_FORMAT", format)
+            .stderr(Stdio::piped())
             .kill_on_drop(true)
             .spawn()
             .unwrap();
@@ -53,18 +59,29 @@ impl Program {
         String::from_utf8_lossy(&buffer[..count]).trim().to_owned()
     }
 
-    /// The next line of the log with those words, as an object.
-    async fn logged(&mut self, words: &str) -> serde_json::Value {
+    /// The next line of the log with those words.
+    async fn line(&mut self, words: &str) -> String {
         in_time(async {
             loop {
                 let line = self.log.next_line().await.unwrap().expect("it ended");
                 if line.contains(words) {
-                    return serde_json::from_str(&line).unwrap();
+                    return line;
                 }
             }
         })
         .await
     }
+
+    /// The same as an object.
+    async fn logged(&mut self, words: &str) -> serde_json::Value {
+        serde_json::from_str(&self.line(words).await).unwrap()
+    }
+}
+
+/// The first address in a line of the log.
+fn address(line: &str) -> SocketAddr {
+    let begins = line.split("Tcp(").nth(1).unwrap();
+    begins[..begins.find(')').unwrap()].parse().unwrap()
 }
 
 #[tokio::test]
@@ -87,8 +104,7 @@ async fn systemd_hears_when_it_is_ready_and_when_it_stops_and_may_have_it_reload
     let at = program.logged("listening for").await;
     assert_eq!(program.told(), "READY=1");
 
-    let addresses = at["fields"]["addresses"].as_str().unwrap();
-    let address = addresses.trim_matches(|c: char| !c.is_ascii_digit()).parse().unwrap();
+    let address = address(at["fields"]["addresses"].as_str().unwrap());
     let mut alice = Client::connect(address, hello_as("alice", "1")).await;
     let refused = Client::try_connect(address, hello("2")).await.err();
     assert_eq!(refused, Some(ConnectAckReason::NotAuthorized));
@@ -116,4 +132,54 @@ async fn operators_are_not_answered_where_everybody_is() {
     let line = in_time(program.log.next_line()).await.unwrap().expect("a reason");
     assert!(line.contains("admin-anywhere = true"), "{line}");
     assert!(!in_time(program.child.wait()).await.unwrap().success());
+}
+
+#[tokio::test]
+async fn what_clients_call_themselves_begins_no_line_of_the_log() {
+    let folder = tempfile::tempdir().unwrap();
+    let (passwords, rules) = (folder.path().join("passwords"), folder.path().join("rules"));
+    let hash = godwit_broker::access::hash(b"alice").unwrap();
+    std::fs::write(&passwords, format!("alice:{hash}\n")).unwrap();
+    std::fs::write(&rules, "user alice\ntopic read none\n").unwrap();
+    let settings = format!(
+        "listen = ['127.0.0.1:0']\npassword-file = '{}'\nacl-file = '{}'\n",
+        passwords.display(),
+        rules.display()
+    );
+    let mut program = Program::start_logging(folder.path(), &settings, "text");
+    let address = address(&program.line("listening for").await);
+    let evil = "a\nforged \u{1b}[31m";
+    let mut alice = Client::connect(address, hello_as("alice", evil)).await;
+    alice.publish(evil, "x", false).await;
+    let stranger = Client::try_connect(address, hello_as(evil, evil)).await.err();
+    assert_eq!(stranger, Some(ConnectAckReason::BadUserNameOrPassword));
+    drop(alice);
+    for what in ["client connected", "publish refused", "password is wrong", "client lost"] {
+        let line = program.line(what).await;
+        assert!(line.contains(r"a\nforged") && !line.contains('\u{1b}'), "{line}");
+    }
+}
+
+#[tokio::test]
+async fn a_line_of_the_password_file_is_made_by_the_program_itself() {
+    let folder = tempfile::tempdir().unwrap();
+    let line = async |user: &str| {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_godwit-broker"));
+        command.args(["password", user]).stdin(Stdio::piped()).stdout(Stdio::piped());
+        let mut child = command.stderr(Stdio::piped()).kill_on_drop(true).spawn().unwrap();
+        child.stdin.take().unwrap().write_all(b"alice\n").await.unwrap();
+        in_time(child.wait_with_output()).await.unwrap()
+    };
+    let passwords = folder.path().join("passwords");
+    std::fs::write(&passwords, line("alice").await.stdout).unwrap();
+    let settings = format!("listen = ['127.0.0.1:0']\npassword-file = '{}'\n", passwords.display());
+    let mut program = Program::start_logging(folder.path(), &settings, "text");
+    let address = address(&program.line("listening for").await);
+    Client::connect(address, hello_as("alice", "1")).await.ping().await;
+
+    for impossible in ["a:b", "#a", ""] {
+        let refused = line(impossible).await;
+        assert!(!refused.status.success() && refused.stdout.is_empty(), "{refused:?}");
+        assert!(!refused.stderr.is_empty());
+    }
 }

@@ -50,7 +50,7 @@ pub enum PasswordFileError {
 pub enum PasswordError {
     /// There is no `user:` in front.
     #[error(
-        "line {line}: no `user:` before the hash: write the line with `mosquitto_passwd FILE USER`"
+        "line {line}: no `user:` before the hash: write the line with `godwit-broker password USER`"
     )]
     NoUser {
         /// Its number, from 1.
@@ -58,7 +58,7 @@ pub enum PasswordError {
     },
     /// What stands behind the user is not a hash that can be verified.
     #[error(
-        "line {line}: the password of `{user}` {problem}: hash it with `mosquitto_passwd FILE {user}` \
+        "line {line}: the password of `{user}` {problem}: hash it with `godwit-broker password {user}` \
          (or, in a file without any hash, all of them with `mosquitto_passwd -U FILE`)"
     )]
     Password {
@@ -224,7 +224,7 @@ mod tests {
         let problem = StoredPasswordError::PlainText;
         assert_eq!(error, PasswordError::Password { line: 2, user: "bob".into(), problem });
         let message = error.to_string();
-        for part in ["line 2", "`bob` is plain text", "mosquitto_passwd FILE bob", "-U FILE"] {
+        for part in ["line 2", "`bob` is plain text", "godwit-broker password bob", "-U FILE"] {
             assert!(message.contains(part), "{message}");
         }
         assert!(!format!("{message} {error:?}").contains("hunter2"), "{message}");

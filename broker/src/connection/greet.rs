@@ -20,7 +20,7 @@ use crate::engine::now_ms;
 use crate::listener::Peer;
 use crate::message::ConnectionId;
 use crate::metrics::Refused;
-use crate::notice::Notices;
+use crate::notice::{Notices, shown};
 use crate::packet::{Codec, Greeting, Version, greeting};
 
 /// How many topics a client may give an alias.
@@ -35,14 +35,14 @@ pub(super) enum NoGuest {
     Gone,
     #[error("not MQTT")]
     Foreign,
-    #[error("a version of MQTT that is not served")]
-    Version,
+    #[error("{0} is not served: have the client speak 3.1.1 or 5")]
+    Version(&'static str),
     #[error("malformed CONNECT: {1}")]
     Malformed(ConnectAckReason, String),
     #[error("refused: {0:?}")]
     Refused(ConnectAckReason),
-    #[error("refused: {0}")]
-    NotAdmitted(#[from] Refusal),
+    #[error("refused: {refusal} (user `{user}`, client `{client}`)")]
+    NotAdmitted { refusal: Refusal, client: String, user: String },
 }
 
 impl NoGuest {
@@ -52,14 +52,14 @@ impl NoGuest {
             Self::Late => Refused::Timeout,
             Self::Gone => Refused::Gone,
             Self::Foreign => Refused::NotMqtt,
-            Self::Version => Refused::Version,
+            Self::Version(_) => Refused::Version,
             Self::Malformed(..) => Refused::Malformed,
             Self::Refused(ConnectAckReason::BadAuthenticationMethod) => {
                 Refused::AuthenticationMethod
             }
             Self::Refused(ConnectAckReason::ClientIdentifierNotValid) => Refused::ClientId,
             Self::Refused(_) => Refused::Will,
-            Self::NotAdmitted(refusal) => refusal.cause(),
+            Self::NotAdmitted { refusal, .. } => refusal.cause(),
         }
     }
 }
@@ -74,9 +74,9 @@ impl NoGuest {
     fn reason(&self) -> ConnectAckReason {
         match self {
             Self::Late | Self::Gone | Self::Foreign => ConnectAckReason::UnspecifiedError,
-            Self::Version => ConnectAckReason::UnsupportedProtocolVersion,
+            Self::Version(_) => ConnectAckReason::UnsupportedProtocolVersion,
             Self::Malformed(reason, _) | Self::Refused(reason) => *reason,
-            Self::NotAdmitted(refusal) => refusal.reason(),
+            Self::NotAdmitted { refusal, .. } => refusal.reason(),
         }
     }
 }
@@ -134,8 +134,10 @@ async fn refuse(
 ) -> std::io::Result<()> {
     let reason_code = reason.reason();
     // What the code does not say by itself.
-    let reason_string =
-        matches!(reason, NoGuest::NotAdmitted(_)).then(|| reason.to_string().into());
+    let reason_string = match reason {
+        NoGuest::NotAdmitted { refusal, .. } => Some(refusal.to_string().into()),
+        _ => None,
+    };
     let ack = ConnectAck { reason_code, reason_string, ..ConnectAck::default() };
     let mut out = BytesMut::new();
     if codec.write(Packet::ConnectAck(Box::new(ack)), &mut out).is_ok() {
@@ -158,10 +160,10 @@ async fn hello(
         match greeting(buffer) {
             None => fill(buffer).await?,
             Some(Greeting::Foreign) => return Err(NoGuest::Foreign),
-            Some(Greeting::Refused(words)) => {
+            Some(Greeting::Refused { version, words }) => {
                 let _ = socket_out.write_all(words).await;
                 let _ = socket_out.shutdown().await;
-                return Err(NoGuest::Version);
+                return Err(NoGuest::Version(version));
             }
             Some(Greeting::Known(version)) => break version,
         }
@@ -231,7 +233,12 @@ async fn judge(
         password: connect.password.as_deref(),
         peer,
     };
-    let (user, rights) = door.admission.admit(claim).await?;
+    let (user, rights) =
+        door.admission.admit(claim).await.map_err(|refusal| NoGuest::NotAdmitted {
+            refusal,
+            client: shown(&client).into_owned(),
+            user: shown(connect.username.as_deref().unwrap_or_default()).into_owned(),
+        })?;
     if let Some(will) = &connect.last_will {
         if !is_topic(&will.topic) {
             return refused(ConnectAckReason::TopicNameInvalid);

@@ -3,12 +3,14 @@
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Instant;
 
-use tracing::{debug, warn};
+use tracing::{debug, info, warn};
 
 use super::complaint::Complaint;
 use super::peer::PeerAddress;
 use super::reception::TurnedAway;
+use crate::engine::now_ms;
 use crate::metrics::{Metrics, Refused};
+use crate::notice::{And, Pace};
 use crate::rates::Rates;
 
 /// What stands before every listener.
@@ -17,11 +19,13 @@ pub(crate) struct Doorstep {
     rates: Arc<Rates>,
     metrics: Arc<Metrics>,
     complaint: Mutex<Complaint>,
+    /// Of what is said of those who are turned away.
+    pace: Mutex<Pace>,
 }
 
 impl Doorstep {
     pub(crate) fn new(rates: Arc<Rates>, metrics: Arc<Metrics>) -> Self {
-        Self { rates, metrics, complaint: Mutex::default() }
+        Self { rates, metrics, complaint: Mutex::default(), pace: Mutex::default() }
     }
 
     /// False for one who came too often of late, which is counted and said.
@@ -40,6 +44,14 @@ impl Doorstep {
     /// One did not get through its handshake.
     pub(super) fn turned_away(&self, address: &PeerAddress, reason: &TurnedAway) {
         self.metrics.connections_refused.add(reason.cause(), 1);
-        debug!(peer = %address, error = %reason.with_cause(), "client turned away");
+        if matches!(reason, TurnedAway::Gone) {
+            // Who only looks whether somebody listens has no trouble.
+            debug!(from = %address, "nobody came");
+            return;
+        }
+        let more = self.pace.lock().unwrap_or_else(PoisonError::into_inner).step(now_ms());
+        if let Some(and) = more.map(And) {
+            info!(from = %address, reason = reason.with_cause(), "client turned away{and}");
+        }
     }
 }

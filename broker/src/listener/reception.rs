@@ -1,5 +1,6 @@
 //! What a client begins with decides what it speaks.
 
+use std::borrow::Cow;
 use std::collections::BTreeSet;
 use std::io;
 use std::sync::Arc;
@@ -42,7 +43,7 @@ pub(super) enum TurnedAway {
     Gone,
     #[error("it was not ready in time")]
     Late,
-    #[error("it began with {0:#04x}, which is not accepted here")]
+    #[error("it speaks {}, which is not accepted here", language(*.0))]
     Foreign(u8),
     #[error("connection lost")]
     Io(#[from] io::Error),
@@ -69,6 +70,16 @@ impl TurnedAway {
             Some(cause) => format!("{self}: {cause}"),
             None => self.to_string(),
         }
+    }
+}
+
+/// What begins with this byte, for those who look for the mistake in a client's settings.
+fn language(first: u8) -> Cow<'static, str> {
+    match first {
+        CONNECT => "MQTT".into(),
+        HANDSHAKE => "TLS".into(),
+        GET => "HTTP, as WebSockets do,".into(),
+        other => format!("something that begins with {other:#04x}").into(),
     }
 }
 

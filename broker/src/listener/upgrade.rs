@@ -33,8 +33,8 @@ pub(super) enum UpgradeError {
     Gone,
     #[error("the request is larger than {REQUEST_BYTES} bytes")]
     TooLarge,
-    #[error("there is no WebSocket at {0}")]
-    OtherPath(String),
+    #[error("there is no WebSocket at {asked}: it is at {path}")]
+    OtherPath { asked: String, path: String },
     #[error("not a WebSocket handshake: {0}")]
     NotAnUpgrade(#[source] tungstenite::Error),
     #[error("offer the subprotocol mqtt")]
@@ -99,8 +99,10 @@ where
 
 /// The answer that makes `request` a WebSocket.
 fn answer(request: &Request, config: &WebSocketConfig) -> Result<Vec<u8>, UpgradeError> {
-    if request.uri().path() != config.path {
-        return Err(UpgradeError::OtherPath(request.uri().path().to_owned()));
+    let (asked, path) = (request.uri().path(), &config.path);
+    if asked != path {
+        let (asked, path) = (asked.to_owned(), path.clone());
+        return Err(UpgradeError::OtherPath { asked, path });
     }
     let mut response: Response = create_response(request).map_err(UpgradeError::NotAnUpgrade)?;
     let protocol = subprotocol(request.headers()).ok_or(UpgradeError::OtherProtocol)?;
@@ -126,7 +128,7 @@ impl UpgradeError {
         let status = match self {
             Self::Io(_) | Self::Gone => return None,
             Self::TooLarge => "431 Request Header Fields Too Large",
-            Self::OtherPath(_) => "404 Not Found",
+            Self::OtherPath { .. } => "404 Not Found",
             Self::NotAnUpgrade(_) | Self::OtherProtocol => "400 Bad Request",
         };
         let text = format!("{self}\n");

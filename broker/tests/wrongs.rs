@@ -1,4 +1,4 @@
-//! Clients that are not ours, and the wrongs they do.
+//! The wrongs that clients do, byte by byte, and that nobody else suffers from them.
 
 #![expect(clippy::unwrap_used, reason = "what fails here fails its test")]
 
@@ -7,66 +7,8 @@ mod support;
 use godwit_bus::Publication;
 use godwit_proto::topic::{Filter, Topic};
 use support::{Hub, in_time, payload_of, up};
-use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
-use tokio::process::Command;
-
-fn mosquitto(program: &str, hub: &Hub, args: &[&str]) -> Command {
-    let mut command = Command::new(program);
-    command.args(["-h", "127.0.0.1", "-p", &hub.address.port().to_string()]).args(args);
-    command.kill_on_drop(true);
-    command
-}
-
-fn installed<T>(outcome: std::io::Result<T>) -> T {
-    outcome.expect("mosquitto's clients are needed: apt-get install mosquitto-clients")
-}
-
-#[tokio::test]
-async fn mosquitto_pub_commands_and_mosquitto_sub_hears_in_either_version() {
-    let hub = Hub::start().await;
-    let (session, mut inbox) = hub.session("controller", [Filter::Commands]);
-    up(&session).await;
-    let command: Topic = "godwit/v1/tenant/alice/command/migrate".parse().unwrap();
-    let reply: Topic = "godwit/v1/tenant/alice/reply/1".parse().unwrap();
-    for version in ["311", "5"] {
-        let retained = Publication::new(&reply, format!("kept for {version}")).retained();
-        in_time(session.publish_acked(retained)).await.unwrap();
-        let filter = "godwit/v1/tenant/alice/#";
-        let mut listen = mosquitto("mosquitto_sub", &hub, &["-V", version, "-t", filter, "-v"]);
-        let mut listener = installed(listen.stdout(std::process::Stdio::piped()).spawn());
-        let mut lines = BufReader::new(listener.stdout.take().unwrap()).lines();
-        let kept = in_time(lines.next_line()).await.unwrap().unwrap();
-        assert_eq!(kept, format!("godwit/v1/tenant/alice/reply/1 kept for {version}"));
-
-        for qos in ["0", "1", "2"] {
-            let args = ["-V", version, "-q", qos, "-t", &command.to_string(), "-m", "{}"];
-            let status = installed(mosquitto("mosquitto_pub", &hub, &args).status().await);
-            assert!(status.success(), "{status} with QoS {qos}");
-            assert_eq!(payload_of(&mut inbox, &command).await, "{}");
-            let heard = in_time(lines.next_line()).await.unwrap().unwrap();
-            assert_eq!(heard, format!("{command} {{}}"));
-        }
-    }
-}
-
-#[tokio::test]
-async fn a_will_of_mosquitto_is_published_when_it_is_killed() {
-    let hub = Hub::start().await;
-    let (session, mut inbox) = hub.session("controller", [Filter::Nodes]);
-    up(&session).await;
-    let topic: Topic = "godwit/v1/node/edge-a/state".parse().unwrap();
-    in_time(session.publish_acked(Publication::new(&topic, "online").retained())).await.unwrap();
-    assert_eq!(payload_of(&mut inbox, &topic).await, "online");
-    let name = topic.to_string();
-    let args = ["-t", &name, "-i", "edge-a", "--will-topic", &name, "--will-payload", "lost"];
-    let mut listen = mosquitto("mosquitto_sub", &hub, &args);
-    let mut listener = installed(listen.stdout(std::process::Stdio::piped()).spawn());
-    let mut lines = BufReader::new(listener.stdout.take().unwrap()).lines();
-    assert_eq!(in_time(lines.next_line()).await.unwrap().unwrap(), "online");
-    listener.kill().await.unwrap();
-    assert_eq!(payload_of(&mut inbox, &topic).await, "lost");
-}
 
 const CONNECT: &[u8] = b"\x10\x0e\0\x04MQTT\x04\x02\0\x3c\0\x02id";
 
