@@ -30,7 +30,7 @@ async fn bystanders_see_nothing_of_hostile_clients_and_nothing_is_left_of_those(
         let plan = Plan {
             address,
             seed,
-            sequences: 10_000,
+            sequences: 5000,
             connections: 50,
             prefix: PREFIX.into(),
             account: Some(account("hostile")),
@@ -42,7 +42,6 @@ async fn bystanders_see_nothing_of_hostile_clients_and_nothing_is_left_of_those(
         assert!(alarms.is_empty(), "seed {seed}: {alarms:?}");
         assert_eq!(tally.sequences.load(Relaxed), plan.sequences, "seed {seed}");
         assert_eq!(tally.ignored.load(Relaxed), 0, "seed {seed}: no answer");
-        eprintln!("{tally:?}");
         let inside = tally.inside.load(Relaxed);
         assert!(inside > plan.sequences / 2, "seed {seed}: only {inside} came in");
     }

@@ -77,9 +77,16 @@ struct Target {
 
 #[tokio::main]
 async fn main() -> anyhow::Result<()> {
-    match Command::parse() {
-        Command::Siege(args) => besiege(args).await,
-        Command::Churn(args) => churn::churn(&args).await,
+    let work = async {
+        match Command::parse() {
+            Command::Siege(args) => besiege(args).await,
+            Command::Churn(args) => churn::churn(&args).await,
+        }
+    };
+    tokio::select! {
+        done = work => done,
+        // The broker goes with it.
+        _ = tokio::signal::ctrl_c() => anyhow::bail!("cut short"),
     }
 }
 
