@@ -1,11 +1,15 @@
 //! MQTT.js in a page in Chromium, which reports by HTTP: `browser.html`.
 
+use std::io::Write;
 use std::path::Path;
+use std::process::Stdio;
 
 use axum::extract::State;
 use axum::response::Html;
 use axum::routing::{get, post};
 use axum::{Json, Router};
+use nix::sys::signal::{Signal, killpg};
+use nix::unistd::Pid;
 use tempfile::TempDir;
 use tokio::process::Child;
 use tokio::sync::watch;
@@ -17,8 +21,20 @@ use crate::programs::{debian, installed, run};
 /// Chromium with the page open, until it is dropped.
 struct Page {
     said: Lines,
-    _chromium: Child,
+    chromium: Child,
     _home: TempDir,
+}
+
+impl Drop for Page {
+    fn drop(&mut self) {
+        // All of its processes: they are of its group.
+        if let Some(id) = self.chromium.id().and_then(|id| i32::try_from(id).ok()) {
+            let _ = killpg(Pid::from_raw(id), Signal::SIGKILL);
+        }
+        if std::thread::panicking() {
+            let _ = writeln!(std::io::stderr(), "the page: {:#?}", self.said.all());
+        }
+    }
 }
 
 impl Page {
@@ -33,8 +49,12 @@ impl Page {
             .args(["--no-first-run", "--disable-background-networking", "--disable-sync"])
             .arg(format!("--user-data-dir={}", home.path().join("profile").display()))
             .arg(address)
-            .env("HOME", home.path());
-        Self { said: Lines(said), _chromium: chromium.spawn().unwrap(), _home: home }
+            .env("HOME", home.path())
+            // What it complains of has nothing to do with the page.
+            .stdout(Stdio::null())
+            .stderr(Stdio::null())
+            .process_group(0);
+        Self { said: Lines(said), chromium: chromium.spawn().unwrap(), _home: home }
     }
 }
 

@@ -30,16 +30,12 @@ async fn node_red_answers_and_is_back_by_itself_after_a_restart() {
         let mut listener = broker.listen(&filter).await;
         for way in ["tls", "websocket"] {
             let answer = format!("app/alice/answer/{way}");
-            let properties = [
-                ["correlation-data", way].as_slice(),
-                ["response-topic", &answer].as_slice(),
-                ["user-property", "unit", "m"].as_slice(),
-            ];
             // Retained: it waits for Node-RED.
             let mut ask = vec!["-V", "5", "-r", "-q", "2"];
-            for property in properties {
-                ask.extend(["-D", "publish"].iter().chain(property));
+            for (property, value) in [("correlation-data", way), ("response-topic", &answer)] {
+                ask.extend(["-D", "publish", property, value]);
             }
+            ask.extend(["-D", "publish", "user-property", "unit", "m"]);
             broker.publish(&format!("app/alice/question/{way}"), question, &ask).await;
             let wanted = format!(r#"{answer} 2 {way} unit:m {{"sum":{sum}}}"#);
             // It may have answered the last question again.
