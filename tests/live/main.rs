@@ -12,3 +12,4 @@ mod joining;
 mod leftovers;
 mod moves;
 mod scene;
+mod siege;
