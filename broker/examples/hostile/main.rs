@@ -132,6 +132,8 @@ async fn besiege(args: Siege) -> anyhow::Result<()> {
         let after = after.as_ref().map_or(f64::NAN, |usage| usage.rss_mb);
         format!("{:.1}  {:.1}  {after:.1}", before.rss_mb, peak.rss_mb)
     });
+    let received_mb = subject.received_bytes().await.map_or(0, |bytes| bytes >> 20);
+    row("read by the broker (MB)", &received_mb.to_string());
     let alarms = subject.alarms();
     row("left of the hostile", settled.as_ref().map_or("something", |()| "nothing"));
     row("errors in the broker's log", &alarms.len().to_string());

@@ -77,7 +77,7 @@ pub(crate) async fn attack(plan: &Plan) -> Tally {
 /// One of them: every sequence whose number falls to it, on as few connections as it takes. A third
 /// speaks 3.1.1, and half of them are signed in.
 async fn client(plan: &Plan, slot: u64, tally: &Tally) {
-    let version = if slot % 3 == 0 { Version::V3 } else { Version::V5 };
+    let version = if slot.is_multiple_of(3) { Version::V3 } else { Version::V5 };
     let account = plan.account.as_ref().filter(|_| slot % 4 < 3);
     let is_over = || plan.until.is_some_and(|until| Instant::now() >= until);
     let mut line: Option<Line> = None;
