@@ -150,7 +150,8 @@ async fn timed<T>(future: impl Future<Output = T>) -> (T, Duration) {
 }
 
 fn judge(tally: &Tally, seen: &Seen) -> anyhow::Result<()> {
-    ensure!(tally.ignored.load(Relaxed) == 0, "an answer was due and did not come");
+    let number = tally.last_ignored.load(Relaxed);
+    ensure!(tally.ignored.load(Relaxed) == 0, "no answer to sequence {number}");
     ensure!(tally.unreachable.load(Relaxed) == 0, "it could not be connected to");
     ensure!(seen.lost == 0 && seen.doubled == 0 && seen.cut == 0, "the bystanders suffered");
     ensure!(seen.longest_delay <= Duration::from_secs(1), "the bystanders waited too long");
