@@ -136,6 +136,8 @@ async fn besiege(args: Siege) -> anyhow::Result<()> {
         let after = after.as_ref().map_or(f64::NAN, |usage| usage.rss_mb);
         format!("{:.1}  {:.1}  {after:.1}", before.rss_mb, peak.rss_mb)
     });
+    let received_mb = subject.received_bytes().await.map_or(0, |bytes| bytes >> 20);
+    row("read by the broker (MB)", &received_mb.to_string());
     let alarms = subject.alarms();
     row("left of the hostile", settled.as_ref().map_or("something", |()| "nothing"));
     row("errors in the broker's log", &alarms.len().to_string());
@@ -152,7 +154,8 @@ async fn timed<T>(future: impl Future<Output = T>) -> (T, Duration) {
 }
 
 fn judge(tally: &Tally, seen: &Seen, patience: Duration) -> anyhow::Result<()> {
-    ensure!(tally.ignored.load(Relaxed) == 0, "an answer was due and did not come");
+    let number = tally.last_ignored.load(Relaxed);
+    ensure!(tally.ignored.load(Relaxed) == 0, "no answer to sequence {number}");
     ensure!(tally.unreachable.load(Relaxed) == 0, "it could not be connected to");
     ensure!(seen.lost == 0 && seen.doubled == 0 && seen.cut == 0, "the bystanders suffered");
     ensure!(seen.longest_delay <= patience, "the bystanders waited too long");

@@ -39,6 +39,8 @@ pub(crate) struct Tally {
     pub(crate) cut: AtomicU64,
     pub(crate) unknown: AtomicU64,
     pub(crate) ignored: AtomicU64,
+    /// The highest number of those: with the seed it says what was sent.
+    pub(crate) last_ignored: AtomicU64,
     /// Connections that the broker's system did not take.
     pub(crate) unreachable: AtomicU64,
 }
@@ -114,6 +116,9 @@ async fn client(plan: &Plan, slot: u64, tally: &Tally) {
         tally.note(fate, &current);
         if matches!(fate, Fate::Cut | Fate::Ignored) {
             ending = Ending::Close;
+        }
+        if fate == Fate::Ignored {
+            tally.last_ignored.fetch_max(number, Relaxed);
         }
         line = current.end(ending).await;
         number += plan.connections;

@@ -77,7 +77,8 @@ impl Subject {
             "listen = ['{address}']\nadmin = '{admin}'\nanonymous = 'anyone'\n\
              password-file = {:?}\nacl-file = {:?}\nstore = {:?}\n\
              max-connections = {max_connections}\n\
-             limits.max-session-expiry-seconds = {EXPIRY_SECONDS}\n",
+             limits.max-session-expiry-seconds = {EXPIRY_SECONDS}\n\
+             rates.connects-per-second = 0\n",
             file("passwords"),
             file("rules"),
             file("broker.db"),
