@@ -85,25 +85,32 @@ impl Line {
 
     /// Sends what comes first, and waits for CONNACK, or an end.
     pub(crate) async fn open(&mut self, bytes: &[u8]) -> Fate {
-        self.exchange(bytes, true, |line| line.is_in || line.is_refused).await
+        self.sent.feed(bytes, |_| {});
+        let is_asked = self.sent.is_due();
+        self.exchange(bytes, true, is_asked, |line| line.is_in || line.is_refused).await
     }
 
     /// Sends a sequence, and waits for the answer to what comes behind it, or an end.
     pub(crate) async fn send(&mut self, mut bytes: Vec<u8>, is_reading: bool) -> Fate {
         self.asked = self.asked.wrapping_add(1) | 0xf000;
         self.is_answered = false;
-        bytes.extend(self.question());
-        self.exchange(&bytes, is_reading, |line| line.is_answered).await
+        self.sent.feed(&bytes, |_| {});
+        // Else the question is the rest of a packet, which it may just fill.
+        let is_asked = self.sent.is_due();
+        let question = self.question();
+        self.sent.feed(&question, |_| {});
+        bytes.extend(question);
+        self.exchange(&bytes, is_reading, is_asked, |line| line.is_answered).await
     }
 
-    /// Sends and reads until it is done, or cannot be.
+    /// Sends and reads until it is done, or cannot be; an answer is due where something was asked.
     async fn exchange(
         &mut self,
         mut rest: &[u8],
         is_reading: bool,
+        is_asked: bool,
         is_done: impl Fn(&Self) -> bool,
     ) -> Fate {
-        self.sent.feed(rest, |_| {});
         loop {
             if is_done(self) {
                 return Fate::Answered;
@@ -111,7 +118,7 @@ impl Line {
             if rest.is_empty() && !is_reading {
                 return Fate::Unknown;
             }
-            let is_waited_for = rest.is_empty() && !self.sent.is_due();
+            let is_waited_for = rest.is_empty() && !is_asked;
             let wait = if is_waited_for { GLANCE } else { PATIENCE };
             let (mut input, mut output) = self.socket.split();
             let step = async {
