@@ -98,7 +98,7 @@ async fn besiege(args: Siege) -> anyhow::Result<()> {
     say(&format!("seed {seed}"));
     let patience = Duration::from_millis(args.patience_ms);
     let until =
-        args.minutes.map(|minutes| Instant::now() + Duration::from_secs_f64(60.0 * minutes));
+        || args.minutes.map(|minutes| Instant::now() + Duration::from_secs_f64(60.0 * minutes));
     let Target { broker, address, user, password, prefix } = args.target;
     let plan = |address, account| Plan {
         address,
@@ -107,7 +107,7 @@ async fn besiege(args: Siege) -> anyhow::Result<()> {
         connections: args.connections,
         prefix: prefix.clone(),
         account,
-        until,
+        until: until(),
     };
     if let Some(address) = address {
         let account = user.zip(password).map(|(user, password)| Account { user, password });
@@ -126,6 +126,7 @@ async fn besiege(args: Siege) -> anyhow::Result<()> {
         Bystanders::start(subject.address, &prefix, seed, Some(&account("bystander"))).await;
     subject.settle(2, 1).await?;
     let before = subject.usage()?;
+    let plan = Plan { until: until(), ..plan };
     let (tally, took) = timed(attack(&plan)).await;
     let peak = subject.usage()?;
     let settled = subject.settle(2, 1).await;
