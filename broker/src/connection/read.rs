@@ -19,6 +19,7 @@ use tokio::time::{Instant, timeout_at};
 use super::greet::ALIASES;
 use super::{Door, Ended};
 use crate::accounts::SharedRights;
+use crate::bulk::Traffic;
 use crate::core::{Event, Parting, is_filter, is_topic};
 use crate::message::ConnectionId;
 use crate::notice::Notices;
@@ -52,6 +53,7 @@ pub(super) struct Reader {
     is_lasting: bool,
     events: Vec<Event>,
     notices: Arc<Notices>,
+    traffic: Arc<Traffic>,
 }
 
 impl Reader {
@@ -60,11 +62,10 @@ impl Reader {
         connection: ConnectionId,
         codec: Codec,
         buffer: BytesMut,
-        keep_alive: u16,
         rights: SharedRights,
         notices: Arc<Notices>,
+        traffic: Arc<Traffic>,
     ) -> Self {
-        let keep_alive = Duration::from_millis(1500 * u64::from(keep_alive));
         Self {
             door,
             connection,
@@ -72,11 +73,18 @@ impl Reader {
             buffer,
             rights,
             aliases: HashMap::new(),
-            keep_alive: Some(keep_alive).filter(|time| !time.is_zero()),
+            keep_alive: None,
             is_lasting: false,
             events: Vec::new(),
             notices,
+            traffic,
         }
+    }
+
+    pub(super) fn with_keep_alive(mut self, seconds: u16) -> Self {
+        let keep_alive = Duration::from_millis(1500 * u64::from(seconds));
+        self.keep_alive = Some(keep_alive).filter(|time| !time.is_zero());
+        self
     }
 
     pub(super) fn with_expiry(mut self, seconds: u32) -> Self {
@@ -205,6 +213,7 @@ impl Reader {
         metrics.messages_received.fetch_add(1, Ordering::Relaxed);
         let bytes = publish.payload.len() as u64;
         metrics.payload_bytes_received.fetch_add(bytes, Ordering::Relaxed);
+        self.traffic.tell(publish.payload.len());
         self.resolve(&mut publish)?;
         if !is_topic(&publish.topic) {
             let what = format!("`{}` is no topic", shown(&publish.topic));
