@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use bytes::{BufMut, BytesMut};
 use bytestring::ByteString;
+use futures_util::FutureExt;
 use rmqtt_codec::error::DecodeError;
 use rmqtt_codec::types::{Publish, QoS};
 use rmqtt_codec::v5::{
@@ -102,6 +103,20 @@ impl Reader {
         let mut since_turn = 0;
         loop {
             let end = self.take_all();
+            if end.is_ok() && !self.events.is_empty() && since_turn < TURN {
+                // What is there already goes with it.
+                match self.fill(socket).now_or_never() {
+                    Some(Ok(read)) => {
+                        since_turn += read;
+                        continue;
+                    }
+                    Some(Err(ended)) => {
+                        self.door.lane.send(std::mem::take(&mut self.events)).await;
+                        return ended;
+                    }
+                    None => {}
+                }
+            }
             if !self.events.is_empty() {
                 self.door.lane.send(std::mem::take(&mut self.events)).await;
             }
