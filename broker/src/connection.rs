@@ -18,6 +18,7 @@ use tokio_util::sync::CancellationToken;
 use tracing::info;
 
 use crate::admission::Admission;
+use crate::bulk::Traffic;
 use crate::config::Config;
 use crate::core::{Event, Parting};
 use crate::lane::Lane;
@@ -70,13 +71,18 @@ impl Ended {
 }
 
 /// Serves one client until it leaves, is ended, or `shutdown`.
-pub(crate) async fn serve<S>(door: &Arc<Door>, stream: S, peer: Peer, shutdown: &CancellationToken)
-where
+pub(crate) async fn serve<S>(
+    door: &Arc<Door>,
+    stream: S,
+    peer: Peer,
+    traffic: &Arc<Traffic>,
+    shutdown: &CancellationToken,
+) where
     S: AsyncRead + AsyncWrite + Unpin,
 {
     let (mut socket_in, mut socket_out) = tokio::io::split(stream);
     let connection = ConnectionId(door.next.fetch_add(1, Ordering::Relaxed));
-    let greeted = greet::greet(door, connection, &mut socket_in, &mut socket_out, &peer);
+    let greeted = greet::greet(door, connection, &mut socket_in, &mut socket_out, &peer, traffic);
     let greeted = tokio::select! {
         () = shutdown.cancelled() => return,
         greeted = greeted => greeted,

@@ -29,6 +29,7 @@ pub mod access;
 mod accounts;
 pub mod admin;
 mod admission;
+mod bulk;
 mod config;
 mod connection;
 mod control;
@@ -51,6 +52,7 @@ mod sys;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Instant;
 
 use tokio::sync::{Semaphore, mpsc};
 use tokio::task::JoinSet;
@@ -66,6 +68,7 @@ pub use crate::report::{ConnectionReport, Inventory, RetainedReport, SessionRepo
 pub use crate::store::StoreError;
 
 use crate::admission::Admission;
+use crate::bulk::{Bulk, Traffic};
 use crate::connection::Door;
 use crate::engine::Engine;
 use crate::listener::{BoundAddress, Doorstep, ListenError, Listeners};
@@ -84,6 +87,9 @@ pub enum BrokerError {
     /// What it works with.
     #[error(transparent)]
     Engine(#[from] EngineError),
+    /// Threads for bulk.
+    #[error("the threads for bulk do not start: is there memory for them?")]
+    Threads(#[source] std::io::Error),
     /// It would be a broker for nobody.
     #[error(
         "nobody could come in: set `password-file`, or certificates with `tls.clients`, or say \
@@ -99,6 +105,7 @@ pub struct Broker {
     door: Arc<Door>,
     control: Control,
     engine: Engine,
+    bulk: Bulk,
 }
 
 impl std::fmt::Debug for Broker {
@@ -157,7 +164,8 @@ impl Broker {
         let door =
             Arc::new(Door { config, lane, outboxes, metrics, admission, rates, next, stopped });
         let control = Control::new(door.clone(), files, listeners.tls());
-        Ok(Self { listeners, addresses, door, control, engine })
+        let bulk = Bulk::start().map_err(BrokerError::Threads)?;
+        Ok(Self { listeners, addresses, door, control, engine, bulk })
     }
 
     /// The bound addresses, in the configured order, with their real ports.
@@ -207,10 +215,12 @@ impl Broker {
                 continue;
             };
             let (door, over) = (self.door.clone(), shutdown.clone());
-            connections.spawn(async move {
-                connection::serve(&door, stream, peer, &over).await;
+            let traffic = Arc::new(Traffic::new(Instant::now()));
+            let told = traffic.clone();
+            connections.spawn(self.bulk.serve(traffic, async move {
+                connection::serve(&door, stream, peer, &told, &over).await;
                 drop(place);
-            });
+            }));
         }
         drop(arrivals);
         while connections.join_next().await.is_some() {}

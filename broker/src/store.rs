@@ -5,6 +5,7 @@
 //! [`Durability::Power`] the machine's.
 
 mod load;
+mod runs;
 mod write;
 
 use std::path::{Path, PathBuf};

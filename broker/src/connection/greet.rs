@@ -15,6 +15,7 @@ use super::Door;
 use super::read::Reader;
 use super::write::Writer;
 use crate::admission::{Claim, Refusal};
+use crate::bulk::Traffic;
 use crate::core::{Arrival, Facts, is_topic};
 use crate::engine::now_ms;
 use crate::listener::Peer;
@@ -98,6 +99,7 @@ pub(super) async fn greet(
     socket_in: &mut (impl AsyncRead + Unpin),
     socket_out: &mut (impl AsyncWrite + Unpin),
     peer: &Peer,
+    traffic: &Arc<Traffic>,
 ) -> Result<Guest, NoGuest> {
     let limit = Duration::from_millis(door.config.connect_timeout_ms);
     let mut buffer = BytesMut::with_capacity(1024);
@@ -113,9 +115,11 @@ pub(super) async fn greet(
             arrival.receive_max = arrival.receive_max.max(1);
             let notices = Arc::new(Notices::new((arrival.user.clone(), arrival.client.clone())));
             let (mine, yours) = (notices.clone(), notices.clone());
-            let reader = Reader::new(door.clone(), &arrival, codec, buffer, keep_alive, mine);
-            let writer = Writer::new(door.clone(), connection, version, *answer.ack, yours)
-                .with_limits(aliases, max_packet);
+            let told = traffic.clone();
+            let reader = Reader::new(door.clone(), &arrival, codec, buffer, keep_alive, mine, told);
+            let writer =
+                Writer::new(door.clone(), connection, version, *answer.ack, yours, traffic.clone())
+                    .with_limits(aliases, max_packet);
             Ok(Guest { arrival, reader, writer, keep_alive, notices })
         }
         Err(reason) => {

@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use bytes::{BufMut, BytesMut};
 use bytestring::ByteString;
+use futures_util::FutureExt;
 use rmqtt_codec::error::DecodeError;
 use rmqtt_codec::types::{Publish, QoS};
 use rmqtt_codec::v5::{
@@ -19,6 +20,7 @@ use tokio::time::{Instant, timeout_at};
 use super::greet::ALIASES;
 use super::{Door, Ended};
 use crate::accounts::SharedRights;
+use crate::bulk::Traffic;
 use crate::core::{Arrival, Event, Parting, is_filter, is_topic};
 use crate::message::ConnectionId;
 use crate::notice::Notices;
@@ -60,6 +62,7 @@ pub(super) struct Reader {
     payer: Payer,
     /// How long the rest of a packet has been waited for.
     waited: Duration,
+    traffic: Arc<Traffic>,
 }
 
 impl Reader {
@@ -72,6 +75,7 @@ impl Reader {
         buffer: BytesMut,
         keep_alive: u16,
         notices: Arc<Notices>,
+        traffic: Arc<Traffic>,
     ) -> Self {
         let keep_alive = Duration::from_millis(1500 * u64::from(keep_alive));
         let payer = Payer::new(arrival.user.as_ref(), arrival.facts.address.ip());
@@ -89,6 +93,7 @@ impl Reader {
             notices,
             payer,
             waited: Duration::ZERO,
+            traffic,
         }
     }
 
@@ -99,9 +104,27 @@ impl Reader {
         socket: &mut (impl AsyncRead + Unpin),
     ) -> Ended {
         let limit_bytes = self.door.config.limits.max_outbox_bytes;
-        let (mut since_turn, mut read) = (0, self.buffer.len());
+        // What was read and is not counted against the rates yet.
+        let (mut packets, mut read) = (0, self.buffer.len());
+        let mut since_turn = 0;
         loop {
-            let (packets, end) = self.take_all();
+            let (more, end) = self.take_all();
+            packets += more;
+            if end.is_ok() && !self.events.is_empty() && since_turn < TURN {
+                // What is there already goes with it.
+                match self.fill(socket).now_or_never() {
+                    Some(Ok(more)) => {
+                        since_turn += more;
+                        read += more;
+                        continue;
+                    }
+                    Some(Err(ended)) => {
+                        self.door.lane.send(std::mem::take(&mut self.events)).await;
+                        return ended;
+                    }
+                    None => {}
+                }
+            }
             if !self.events.is_empty() {
                 self.door.lane.send(std::mem::take(&mut self.events)).await;
             }
@@ -110,7 +133,7 @@ impl Reader {
             }
             // Who does not read what it is answered is not read either, nor who is too fast.
             outbox.below(limit_bytes).await;
-            self.pay(packets, read).await;
+            self.pay(std::mem::take(&mut packets), read).await;
             read = match self.fill(socket).await {
                 Ok(read) => read,
                 Err(ended) => return ended,
@@ -241,6 +264,7 @@ impl Reader {
         metrics.messages_received.fetch_add(1, Ordering::Relaxed);
         let bytes = publish.payload.len() as u64;
         metrics.payload_bytes_received.fetch_add(bytes, Ordering::Relaxed);
+        self.traffic.tell(publish.payload.len());
         self.resolve(&mut publish)?;
         if !is_topic(&publish.topic) {
             let what = format!("`{}` is no topic", shown(&publish.topic));

@@ -14,6 +14,7 @@ use tokio::io::{AsyncWrite, AsyncWriteExt};
 use tokio::time::timeout;
 
 use super::{Door, Ended};
+use crate::bulk::Traffic;
 use crate::core::Event;
 use crate::engine::now_ms;
 use crate::frames::Frames;
@@ -40,6 +41,7 @@ pub(super) struct Writer {
     max_packet: usize,
     frames: Frames,
     notices: Arc<Notices>,
+    traffic: Arc<Traffic>,
 }
 
 impl Writer {
@@ -49,6 +51,7 @@ impl Writer {
         version: Version,
         ack: ConnectAck,
         notices: Arc<Notices>,
+        traffic: Arc<Traffic>,
     ) -> Self {
         Self {
             door,
@@ -61,6 +64,7 @@ impl Writer {
             max_packet: usize::MAX,
             frames: Frames::default(),
             notices,
+            traffic,
         }
     }
 
@@ -199,6 +203,7 @@ impl Writer {
             metrics.messages_sent.fetch_add(1, Ordering::Relaxed);
             let bytes = sent.message.payload.len() as u64;
             metrics.payload_bytes_sent.fetch_add(bytes, Ordering::Relaxed);
+            self.traffic.tell(sent.message.payload.len());
         }
     }
 

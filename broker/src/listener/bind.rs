@@ -76,13 +76,13 @@ impl Listener {
                 if let Err(error) = stream.set_nodelay(true) {
                     debug!(%error, "TCP_NODELAY refused");
                 }
-                Ok((Socket::Tcp(stream), PeerAddress::Tcp(address)))
+                Ok((Socket::from(stream), PeerAddress::Tcp(address)))
             }
             Self::Unix { listener, .. } => {
                 let (stream, _) = listener.accept().await?;
                 let credentials = stream.peer_cred()?;
                 let (uid, pid) = (credentials.uid(), credentials.pid());
-                Ok((Socket::Unix(stream), PeerAddress::Unix { uid, pid }))
+                Ok((Socket::from(stream), PeerAddress::Unix { uid, pid }))
             }
         }
     }

@@ -4,6 +4,7 @@ use std::num::NonZeroU16;
 
 use rusqlite::{Connection, Transaction, params};
 
+use super::runs::Runs;
 use super::{Batch, Entry, Head, Op, pack};
 use crate::core::Due;
 use crate::message::Message;
@@ -12,6 +13,7 @@ use crate::message::Message;
 pub(super) fn write(connection: &mut Connection, batches: &[Batch]) -> rusqlite::Result<()> {
     let transaction = connection.transaction()?;
     let mut ops = batches.iter().flat_map(|batch| &batch.ops).peekable();
+    let mut runs = Runs::default();
     while let Some(op) = ops.next() {
         match (op, ops.peek()) {
             (Op::Queue { serial, due }, Some(Op::Send { serial: same, place, id }))
@@ -21,13 +23,14 @@ pub(super) fn write(connection: &mut Connection, batches: &[Batch]) -> rusqlite:
                 queue(&transaction, *serial, due, Some(*id))?;
                 ops.next();
             }
-            _ => apply(&transaction, op)?,
+            _ => apply(&transaction, op, &mut runs)?,
         }
     }
+    runs.apply(&transaction)?;
     transaction.commit()
 }
 
-fn apply(transaction: &Transaction<'_>, op: &Op) -> rusqlite::Result<()> {
+fn apply(transaction: &Transaction<'_>, op: &Op, runs: &mut Runs) -> rusqlite::Result<()> {
     let run = |sql: &str, params: &[&dyn rusqlite::ToSql]| {
         transaction.prepare_cached(sql)?.execute(params).map(drop)
     };
@@ -72,21 +75,22 @@ fn apply(transaction: &Transaction<'_>, op: &Op) -> rusqlite::Result<()> {
             params![message.number.cast_signed(), head(message)?, &*message.payload],
         ),
         Op::Forget { number } => {
-            run("DELETE FROM message WHERE number = ?1", params![number.cast_signed()])
+            runs.forget(*number);
+            Ok(())
         }
         Op::Queue { serial, due } => queue(transaction, *serial, due, None),
-        Op::Send { serial, place, id } => run(
-            "UPDATE queue SET packet_id = ?3 WHERE serial = ?1 AND place = ?2",
-            params![serial.cast_signed(), place.cast_signed(), id.get()],
-        ),
+        Op::Send { serial, place, id } => {
+            runs.send(*serial, *place, id.get());
+            Ok(())
+        }
         Op::Arrive { serial, place } => run(
             "UPDATE queue SET has_arrived = 1 WHERE serial = ?1 AND place = ?2",
             params![serial.cast_signed(), place.cast_signed()],
         ),
-        Op::Settle { serial, place } => run(
-            "DELETE FROM queue WHERE serial = ?1 AND place = ?2",
-            params![serial.cast_signed(), place.cast_signed()],
-        ),
+        Op::Settle { serial, place } => {
+            runs.settle(*serial, *place);
+            Ok(())
+        }
         Op::Receive { serial, id } => run(
             "INSERT OR IGNORE INTO received VALUES (?1, ?2)",
             params![serial.cast_signed(), id.get()],

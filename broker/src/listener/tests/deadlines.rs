@@ -91,7 +91,7 @@ async fn a_silent_client_costs_little_more_than_its_socket() {
         patience: Duration::from_secs(5),
     };
     let (socket, _other) = tokio::net::UnixStream::pair().unwrap();
-    let waiting = reception.receive(Socket::Unix(socket));
+    let waiting = reception.receive(Socket::from(socket));
     let size_bytes = size_of_val(&waiting);
     assert!(size_bytes < 1024, "{size_bytes}");
 }
