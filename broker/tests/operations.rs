@@ -269,7 +269,8 @@ async fn what_is_refused_and_dropped_is_in_the_log_but_does_not_fill_it() {
         alice.publish("a", "x", false).await;
     }
     let text = log.text();
-    let is_ours = |line: &&str| line.contains("client.id=loud") || line.contains("client.id=away");
+    let is_ours =
+        |line: &&str| line.contains("client.id=\"loud\"") || line.contains("client.id=\"away\"");
     let lines =
         |what: &str| text.lines().filter(is_ours).filter(|line| line.contains(what)).count();
     assert_eq!(lines("publish refused"), 5, "{text}");
@@ -277,7 +278,8 @@ async fn what_is_refused_and_dropped_is_in_the_log_but_does_not_fill_it() {
     assert_eq!(lines("subscription refused"), 1, "{text}");
     assert_eq!(lines("message dropped"), 4, "{text}");
     let line = text.lines().filter(is_ours).find(|line| line.contains("publish refused")).unwrap();
-    for part in ["client.id=loud", "user=\"alice\"", "topic=b", "cause=\"not authorised\""] {
+    for part in ["client.id=\"loud\"", "user=\"alice\"", "topic=\"b\"", "cause=\"not authorised\""]
+    {
         assert!(line.contains(part), "{line}");
     }
     assert_eq!(sample(&hub, "publishes_refused_total").await, 20.0);

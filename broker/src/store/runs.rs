@@ -1,8 +1,8 @@
 //! What is done to many rows in a row, as one statement.
 //!
 //! A client that takes what was queued for it is sent one place after the other, and settles them in
-//! that order. These changes are made at the end of their transaction: nothing else in it touches
-//! the same rows but what put them there.
+//! that order. These changes are made at the end of their transaction, or before a row comes back that
+//! one of them takes away.
 
 use rusqlite::{Transaction, params};
 
@@ -70,6 +70,12 @@ impl Runs {
             Some((_, last)) if *last + 1 == number => *last = number,
             _ => self.forgotten.push((number, number)),
         }
+    }
+
+    /// True where that message may be one of those that are forgotten: numbers rise, and few are kept
+    /// again.
+    pub(super) fn may_forget(&self, number: u64) -> bool {
+        self.forgotten.iter().any(|(_, last)| number <= *last)
     }
 
     /// Makes the changes.

@@ -70,10 +70,15 @@ fn apply(transaction: &Transaction<'_>, op: &Op, runs: &mut Runs) -> rusqlite::R
             "DELETE FROM subscription WHERE serial = ?1 AND filter = ?2",
             params![serial.cast_signed(), &**filter],
         ),
-        Op::Message(message) => run(
-            "INSERT INTO message VALUES (?1, ?2, ?3)",
-            params![message.number.cast_signed(), head(message)?, &*message.payload],
-        ),
+        Op::Message(message) => {
+            if runs.may_forget(message.number) {
+                std::mem::take(runs).apply(transaction)?;
+            }
+            run(
+                "INSERT INTO message VALUES (?1, ?2, ?3)",
+                params![message.number.cast_signed(), head(message)?, &*message.payload],
+            )
+        }
         Op::Forget { number } => {
             runs.forget(*number);
             Ok(())

@@ -71,7 +71,8 @@ pub(super) async fn next_life(world: &mut World, path: &Path) -> World {
     let (store, _, mut kept) =
         Store::open(path, Durability::Process, Arc::default()).expect("store");
     store.write(1, std::mem::take(&mut world.ops));
-    assert_eq!(kept.recv().await, Some(1));
+    let written = tokio::time::timeout(std::time::Duration::from_secs(10), kept.recv()).await;
+    assert_eq!(written, Ok(Some(1)), "the store takes it");
     drop(store);
     let (_store, image, _) = Store::open(path, Durability::Process, Arc::default()).expect("store");
     let limits = world.core.limits;
@@ -203,4 +204,30 @@ fn a_retained_message_whose_time_is_over_takes_no_room() {
         Inventory { sessions: 1, connected: 1, ..Default::default() }
     );
     assert_eq!(world.core.alarm_ms(), None);
+}
+
+#[tokio::test]
+async fn a_message_that_is_forgotten_may_be_kept_again_in_the_same_commit() {
+    let dir = tempfile::tempdir().expect("tempdir");
+    let path = dir.path().join("broker.db");
+    let mut world = World::new();
+    let (publisher, _) = world.connect(Hello::clean("p"));
+    let (own, _) = world.connect(Hello::lasting("own"));
+    world.subscribe(own, "a", 1);
+    let (fleeting, _) = world.connect(Hello::clean("fleeting"));
+    world.subscribe(fleeting, "$share/g/a", 1);
+    world.publish(publisher, "a", "1", 1);
+    let id = world.sent(own)[0].packet_id.expect("an id");
+    world.event(Event::Done(own, id));
+    assert!(
+        world.ops.iter().any(|op| matches!(op, Op::Forget { .. })),
+        "nobody has it in the store"
+    );
+    let (heir, _) = world.connect(Hello::lasting("heir"));
+    world.subscribe(heir, "$share/g/a", 1);
+    world.leave(fleeting, true);
+    assert_eq!(world.heard(heir), ["1"]);
+    let mut next = next_life(&mut world, &path).await;
+    let (heir, _) = next.connect(Hello::lasting("heir"));
+    assert_eq!(next.heard(heir), ["1"]);
 }
