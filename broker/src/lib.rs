@@ -23,7 +23,8 @@
 //! ```
 //!
 //! Reading order: `core` (what a broker decides, without sockets), `lane`, `engine`, `store`,
-//! `connection`, `packet`; then what operators see of it: `control`, `sys`, `exposition`, `admin`.
+//! `connection`, `packet`, `bulk` (which threads serve whom); then what operators see of it:
+//! `control`, `sys`, `exposition`, `admin`.
 
 pub mod access;
 mod accounts;

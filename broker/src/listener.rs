@@ -173,7 +173,10 @@ impl Listeners {
         sink: mpsc::Sender<(Stream, Peer)>,
         shutdown: CancellationToken,
     ) {
-        info!(addresses = ?self.addresses, "listening for MQTT clients");
+        let written = self.addresses.iter().zip(&self.doors);
+        let written = written.map(|(address, (_, reception))| format!("{address}={reception}"));
+        let addresses = written.collect::<Vec<_>>().join(" ");
+        info!(%addresses, "listening for MQTT clients");
         let mut doors = JoinSet::new();
         for (listener, reception) in self.doors {
             let (doorstep, sink) = (doorstep.clone(), sink.clone());

@@ -80,8 +80,8 @@ impl Program {
 
 /// The first address in a line of the log.
 fn address(line: &str) -> SocketAddr {
-    let begins = line.split("Tcp(").nth(1).unwrap();
-    begins[..begins.find(')').unwrap()].parse().unwrap()
+    let begins = line.split("addresses=").nth(1).unwrap();
+    begins[..begins.find('=').unwrap()].parse().unwrap()
 }
 
 #[tokio::test]

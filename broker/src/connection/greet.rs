@@ -24,8 +24,10 @@ use crate::metrics::Refused;
 use crate::notice::{Notices, shown};
 use crate::packet::{Codec, Greeting, Version, greeting};
 
-/// How many topics a client may give an alias.
+/// How many topics may have an alias, in each direction ...
 pub(super) const ALIASES: u16 = 64;
+/// ... and how long they may be together: they are remembered as long as the connection lasts.
+pub(super) const ALIASED_BYTES: usize = 64 << 10;
 
 /// Why nobody came in.
 #[derive(Debug, thiserror::Error)]

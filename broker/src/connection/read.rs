@@ -17,7 +17,7 @@ use rmqtt_codec::v5::{
 use tokio::io::{AsyncRead, AsyncReadExt};
 use tokio::time::{Instant, timeout_at};
 
-use super::greet::ALIASES;
+use super::greet::{ALIASED_BYTES, ALIASES};
 use super::{Door, Ended};
 use crate::accounts::SharedRights;
 use crate::bulk::Traffic;
@@ -134,6 +134,10 @@ impl Reader {
             // Who does not read what it is answered is not read either, nor who is too fast.
             outbox.below(limit_bytes).await;
             self.pay(std::mem::take(&mut packets), read).await;
+            if read < SMALL && self.buffer.is_empty() && self.buffer.capacity() > LARGE / 2 {
+                // It was for more than comes now.
+                self.buffer = BytesMut::with_capacity(SMALL);
+            }
             read = match self.fill(socket).await {
                 Ok(read) => read,
                 Err(ended) => return ended,
@@ -345,6 +349,10 @@ impl Reader {
         }
         if !publish.topic.is_empty() {
             self.aliases.insert(alias, publish.topic.to_string().into());
+            if self.aliases.values().map(|topic| topic.len()).sum::<usize>() > ALIASED_BYTES {
+                let what = format!("topics with an alias are longer than {ALIASED_BYTES} bytes");
+                return Err(Ended::Broken { reason: DisconnectReasonCode::QuotaExceeded, what });
+            }
             return Ok(());
         }
         match self.aliases.get(&alias) {

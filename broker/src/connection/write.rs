@@ -13,6 +13,7 @@ use rmqtt_codec::v5::{ConnectAck, ConnectAckReason, Disconnect, DisconnectReason
 use tokio::io::{AsyncWrite, AsyncWriteExt};
 use tokio::time::timeout;
 
+use super::greet::ALIASED_BYTES;
 use super::{Door, Ended};
 use crate::bulk::Traffic;
 use crate::core::Event;
@@ -123,7 +124,7 @@ impl Writer {
         if let Some((reason_code, why)) = reason {
             let reason_string = match why {
                 Ended::Broken { what, .. } => Some(what.as_str().into()),
-                _ => None,
+                _ => advice(reason_code).map(ByteString::from_static),
             };
             let bye = Disconnect { reason_code, reason_string, ..Disconnect::default() };
             if self.write(Packet::Disconnect(bye.clone())).is_some() {
@@ -230,7 +231,12 @@ impl Writer {
         }
         let next = u16::try_from(self.aliases.len() + 1).ok().filter(|n| *n <= self.max_aliases)?;
         let alias = NonZeroU16::new(next)?;
-        self.aliases.insert(topic.clone(), alias);
+        let remembered: usize = self.aliases.keys().map(|topic| topic.len()).sum();
+        if remembered + topic.len() > ALIASED_BYTES {
+            return None;
+        }
+        // Not a part of the message: it would live as long.
+        self.aliases.insert(topic.to_string().into(), alias);
         Some((alias, false))
     }
 
@@ -253,4 +259,21 @@ impl Writer {
         }
         Ok(())
     }
+}
+
+/// What a client can do about its end, where the reason does not say it.
+fn advice(reason: DisconnectReasonCode) -> Option<&'static str> {
+    Some(match reason {
+        DisconnectReasonCode::ServerShuttingDown => "the broker stops: connect again soon",
+        DisconnectReasonCode::SessionTakenOver => {
+            "a client with the same id has connected: give each an id of its own"
+        }
+        DisconnectReasonCode::AdministrativeAction => "an operator ended the connection",
+        DisconnectReasonCode::NotAuthorized => "the account was removed, or its password changed",
+        DisconnectReasonCode::ReceiveMaximumExceeded => {
+            "more messages of QoS 2 under way than CONNACK said"
+        }
+        DisconnectReasonCode::PacketTooLarge => "an answer is larger than the client takes",
+        _ => return None,
+    })
 }

@@ -151,7 +151,7 @@ pub struct Clients {
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
 #[serde(default, deny_unknown_fields, rename_all = "kebab-case")]
 pub struct WebSocketConfig {
-    /// The path to ask for; every other one is answered with 404.
+    /// The path to ask for, besides `/`; every other one is answered with 404.
     pub path: String,
     /// The largest message that a client may send, in one frame or several. MQTT packets
     /// may be larger: they may span messages.

@@ -2,6 +2,7 @@
 
 use std::borrow::Cow;
 use std::collections::BTreeSet;
+use std::fmt;
 use std::io;
 use std::sync::Arc;
 use std::time::Duration;
@@ -80,6 +81,14 @@ fn language(first: u8) -> Cow<'static, str> {
         HANDSHAKE => "TLS".into(),
         GET => "HTTP, as WebSockets do,".into(),
         other => format!("something that begins with {other:#04x}").into(),
+    }
+}
+
+impl fmt::Display for Reception {
+    /// What is welcome, as it is configured.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let names: Vec<_> = self.accept.iter().map(|transport| transport.name()).collect();
+        f.write_str(&names.join("+"))
     }
 }
 

@@ -100,7 +100,8 @@ where
 /// The answer that makes `request` a WebSocket.
 fn answer(request: &Request, config: &WebSocketConfig) -> Result<Vec<u8>, UpgradeError> {
     let (asked, path) = (request.uri().path(), &config.path);
-    if asked != path {
+    // Many clients are told of a host and a port alone.
+    if asked != path && asked != "/" {
         let (asked, path) = (asked.to_owned(), path.clone());
         return Err(UpgradeError::OtherPath { asked, path });
     }

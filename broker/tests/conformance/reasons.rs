@@ -29,9 +29,11 @@ async fn mqtt5_3_14_2_1_a_broker_that_stops_says_so() {
         clients.push(hub.join(version, clean(&format!("{version:?}"))).await);
     }
     hub.stop();
-    for mut client in clients {
-        client.is_ended_for(DisconnectReasonCode::ServerShuttingDown).await;
-    }
+    let [mut old, mut new] = clients.try_into().expect("one of each");
+    old.is_ended_for(DisconnectReasonCode::ServerShuttingDown).await;
+    let bye = new.farewell().await.expect("DISCONNECT");
+    assert_eq!(bye.reason_code, DisconnectReasonCode::ServerShuttingDown);
+    assert!(bye.reason_string.is_some_and(|text| text.contains("connect again")));
 }
 
 /// [MQTT-3.1.2-29]: a client that wants no reason strings gets none but in CONNACK and DISCONNECT.

@@ -57,6 +57,26 @@ async fn mqtt5_3_3_2_3_4_an_alias_out_of_range_ends_the_connection() {
     client.is_ended_for(DisconnectReasonCode::MalformedPacket).await;
 }
 
+/// 4.13 (0x97): what has an alias is remembered as long as the connection lasts, and is at most
+/// 64 KiB together, in each direction.
+#[tokio::test]
+async fn mqtt5_4_13_topics_with_an_alias_are_remembered_up_to_a_limit() {
+    let hub = Hub::start().await;
+    let long = |end: &str| format!("t/{}/{end}", "x".repeat(40_000));
+    let mut client = joined(&hub, 2, "t/#").await;
+    for (topic, given) in [(long("1"), Some(1)), (long("2"), None), ("t/3".into(), Some(2))] {
+        // Its alias stands for another topic each time.
+        client.publish_packet(aliased(1, &topic, "x")).await;
+        let heard = client.take().await;
+        assert_eq!((&*heard.topic, alias(&heard)), (&*topic, given));
+    }
+    client.publish_packet(aliased(1, &long("1"), "x")).await;
+    client.take().await;
+    let second = aliased(2, &long("2"), "x");
+    client.send(Publish { packet_id: NonZeroU16::new(1), ..second }).await;
+    client.is_ended_for(DisconnectReasonCode::QuotaExceeded).await;
+}
+
 /// 3.3.2.3.4: an alias that stands for nothing, and no topic at all, are Protocol Errors.
 #[tokio::test]
 async fn mqtt5_3_3_2_1_a_message_without_a_topic_ends_the_connection() {

@@ -251,11 +251,14 @@ async fn goodbyes_are_said_and_returned() {
 #[tokio::test]
 async fn the_first_subprotocol_that_is_mqtt_is_chosen() {
     let mut hall = hall().await;
-    for (offer, chosen) in
-        [("mqtt", "mqtt"), ("mqttv3.1", "mqttv3.1"), ("chat, mqttv3.1,mqtt", "mqttv3.1")]
-    {
+    for (path, offer, chosen) in [
+        ("/mqtt", "mqtt", "mqtt"),
+        ("/mqtt?session=1", "mqttv3.1", "mqttv3.1"),
+        // What a client asks for that was told a host and a port alone.
+        ("/", "chat, mqttv3.1,mqtt", "mqttv3.1"),
+    ] {
         let socket = TcpStream::connect(hall.address()).await.unwrap();
-        let (_client, response) = ask(socket, "/mqtt?session=1", Some(offer)).await.unwrap();
+        let (_client, response) = ask(socket, path, Some(offer)).await.unwrap();
         assert_eq!(response.headers()["sec-websocket-protocol"], chosen);
         hall.arrival().await;
     }
@@ -265,7 +268,6 @@ async fn the_first_subprotocol_that_is_mqtt_is_chosen() {
 async fn a_request_for_anything_else_is_answered_and_closed() {
     let hall = hall().await;
     for (path, protocols, status) in [
-        ("/", Some("mqtt"), StatusCode::NOT_FOUND),
         ("/mqtt/", Some("mqtt"), StatusCode::NOT_FOUND),
         ("/mqtt", Some("chat"), StatusCode::BAD_REQUEST),
         ("/mqtt", None, StatusCode::BAD_REQUEST),
