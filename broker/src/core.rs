@@ -6,8 +6,8 @@
 //! down first. Whoever drives it keeps that order: nothing leaves before it is kept.
 //!
 //! Reading order: `event` (what comes in), this file (connections), `publish` (from a publisher to
-//! the queues), `deliver` (from a queue to its client), `subscribe`, `session`, `tree` and `holdings`
-//! for what they work on.
+//! the queues), `deliver` (from a queue to its client), `subscribe`, `session`, `tree`, `subscribers`
+//! and `holdings` for what they work on.
 
 mod deliver;
 mod event;
@@ -19,6 +19,7 @@ mod retained;
 mod session;
 mod share;
 mod subscribe;
+mod subscribers;
 #[cfg(test)]
 mod tests;
 mod tree;
@@ -34,7 +35,7 @@ use slab::Slab;
 pub(crate) use self::event::{Arrival, Event, Facts, Parting};
 pub(crate) use self::inspect::Question;
 pub(crate) use self::session::{Due, InFlight, NEVER, Session, Subscription, Will};
-pub(crate) use self::share::{ShareKey, is_filter};
+pub(crate) use self::share::is_filter;
 pub(crate) use self::tree::is_topic;
 use crate::access::Rights;
 use crate::accounts::Accounts;
@@ -44,9 +45,8 @@ use crate::notice::Notice;
 use crate::store::Op;
 
 use self::holdings::Holdings;
-use self::publish::Entry;
 use self::retained::Retained;
-use self::share::Share;
+use self::subscribers::Subscribers;
 use self::tree::Tree;
 
 /// What is to be done, in order.
@@ -69,6 +69,9 @@ const SESSIONS: usize = 0;
 const SUBSCRIPTIONS: usize = 1;
 /// Of messages that wait or are under way.
 const BYTES: usize = 2;
+
+/// So many sessions and wills have their time before others have their turn: there are more soon.
+const ENDS_AT_A_TIME: usize = 256;
 
 /// What is worth counting.
 #[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
@@ -102,8 +105,9 @@ pub(crate) struct Core {
     sessions: Slab<Session>,
     by_client: HashMap<ClientKey, usize>,
     by_connection: ByConnection<usize>,
-    tree: Tree<Entry>,
-    shares: HashMap<ShareKey, Share>,
+    tree: Tree<Subscribers>,
+    /// How many groups share a subscription.
+    groups: usize,
     retained: Retained,
     /// What all sessions hold together.
     held: Holdings<3>,
@@ -128,7 +132,7 @@ impl Core {
             by_client: HashMap::new(),
             by_connection: ByConnection::default(),
             tree: Tree::default(),
-            shares: HashMap::new(),
+            groups: 0,
             retained: Retained::default(),
             held: Holdings::default(),
             alarms: BTreeSet::new(),
@@ -173,9 +177,10 @@ impl Core {
     /// Ends sessions and retained messages, and publishes wills, whose time has come.
     pub(crate) fn wake(&mut self, now_ms: u64, effects: &mut Effects) {
         self.now_ms = now_ms;
-        while let Some(&(at, key)) = self.alarms.first()
-            && at <= now_ms
-        {
+        for _ in 0..ENDS_AT_A_TIME {
+            let Some(&(at, key)) = self.alarms.first().filter(|(at, _)| *at <= now_ms) else {
+                break;
+            };
             self.alarms.remove(&(at, key));
             let Some(session) = self.sessions.get_mut(key) else { continue };
             if session.will_at_ms.is_some_and(|due| due <= now_ms) {
@@ -243,6 +248,7 @@ impl Core {
         }
         effects.out.push((connection, Out::Accept { is_resumed: known.is_some() }));
         if known.is_some() {
+            self.tell_groups(key);
             self.check_subscriptions(key, effects);
             self.forget_unreadable(key, effects);
             self.resend(key, effects);
@@ -322,6 +328,7 @@ impl Core {
             }
             None => {}
         }
+        self.tell_groups(key);
         self.pass_on(key, effects);
         effects.ops.push(Op::session(&self.sessions[key]));
     }

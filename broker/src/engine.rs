@@ -4,16 +4,18 @@
 //! batch's commit, and for those before it.
 
 use std::collections::VecDeque;
+use std::pin::Pin;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
+use futures_util::{Stream, StreamExt};
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
 use crate::accounts::Accounts;
 use crate::config::Config;
 use crate::core::{Core, Effects, Event};
-use crate::lane::{Exit, Lane, RouterGone, lane};
+use crate::lane::{Lane, Room, RouterGone, lane};
 use crate::message::{ConnectionId, Out};
 use crate::metrics::{Dropped, Metrics};
 use crate::notice::Notice;
@@ -40,13 +42,22 @@ impl From<RouterGone> for EngineError {
 /// The core with everything that it works with.
 pub(crate) struct Engine {
     core: Core,
-    exit: Exit,
+    lane: Lane,
+    events: Pin<Box<dyn Stream<Item = (Vec<Event>, Room)> + Send>>,
     keeping: Option<Keeping>,
     outboxes: Outboxes,
     outbox_bytes: usize,
     metrics: Arc<Metrics>,
-    /// Words that wait for a commit, by its number.
-    held: VecDeque<(u64, Vec<(ConnectionId, Out)>)>,
+    /// What waits for commits, in their order.
+    held: VecDeque<Held>,
+}
+
+/// Words that wait for a commit, and the room of what they answer: nobody sends more than that
+/// beforehand.
+struct Held {
+    number: u64,
+    out: Vec<(ConnectionId, Out)>,
+    room: Vec<Room>,
 }
 
 struct Keeping {
@@ -67,7 +78,7 @@ impl Engine {
         metrics: Arc<Metrics>,
         accounts: Arc<dyn Accounts>,
     ) -> Result<(Self, Lane), EngineError> {
-        let (lane, exit) = lane().await?;
+        let (lane, exit) = lane(metrics.clone()).await?;
         let mut effects = Effects::default();
         let (core, keeping) = match &config.store {
             None => (Core::new(config.limits, accounts), None),
@@ -78,9 +89,11 @@ impl Engine {
             }
         };
         let (outbox_bytes, held) = (config.limits.max_outbox_bytes, VecDeque::new());
-        let mut engine = Self { core, exit, keeping, outboxes, outbox_bytes, metrics, held };
-        engine.carry_out(effects);
-        Ok((engine, lane))
+        let (entrance, events) = (lane.clone(), Box::pin(exit.events()));
+        let mut engine =
+            Self { core, lane, events, keeping, outboxes, outbox_bytes, metrics, held };
+        engine.carry_out(effects, None);
+        Ok((engine, entrance))
     }
 
     /// Works until `stop`; what was sent before is handled.
@@ -89,21 +102,24 @@ impl Engine {
             let alarm = self.core.alarm_ms().map(|at| at.saturating_sub(now_ms()));
             // A clock that is set is looked at again soon.
             let pause = Duration::from_millis(alarm.unwrap_or(1000).clamp(1, 1000));
-            let mut effects = Effects::default();
+            let (mut effects, mut room) = (Effects::default(), None);
             tokio::select! {
                 biased;
                 () = stop.cancelled() => break,
                 Some(number) = kept(&mut self.keeping) => self.release(number),
-                events = self.exit.next() => self.handle(events, &mut effects),
+                Some((events, taken)) = self.events.next() => {
+                    self.handle(events, &mut effects);
+                    room = Some(taken);
+                }
                 () = tokio::time::sleep(pause) => {}
             }
             self.core.wake(now_ms(), &mut effects);
-            self.carry_out(effects);
+            self.carry_out(effects, room);
         }
-        while let Some(events) = self.exit.rest() {
+        while let Some((events, room)) = self.lane.rest() {
             let mut effects = Effects::default();
             self.handle(events, &mut effects);
-            self.carry_out(effects);
+            self.carry_out(effects, Some(room));
         }
         if let Some(Keeping { store, mut kept, .. }) = self.keeping.take() {
             // It returns when everything is written.
@@ -121,21 +137,23 @@ impl Engine {
         }
     }
 
-    fn carry_out(&mut self, effects: Effects) {
+    /// `room` is what the events behind the effects take until these are kept.
+    fn carry_out(&mut self, effects: Effects, room: Option<Room>) {
         let Effects { ops, out, counts, notices } = effects;
         notices.iter().for_each(Notice::log);
         self.metrics.count(counts);
         self.metrics.clients(self.core.clients());
-        self.metrics.router_replaced(self.exit.replaced);
         if let Some(keeping) = &mut self.keeping {
             if !ops.is_empty() {
                 keeping.last += 1;
                 keeping.store.write(keeping.last, ops);
-                self.held.push_back((keeping.last, out));
+                let room = room.into_iter().collect();
+                self.held.push_back(Held { number: keeping.last, out, room });
                 return;
             }
-            if let Some((_, held)) = self.held.back_mut() {
-                held.extend(out);
+            if let Some(held) = self.held.back_mut() {
+                held.out.extend(out);
+                held.room.extend(room);
                 return;
             }
         }
@@ -144,12 +162,8 @@ impl Engine {
 
     /// Everything up to that batch is kept.
     fn release(&mut self, number: u64) {
-        while let Some((held, _)) = self.held.front()
-            && *held <= number
-        {
-            if let Some((_, out)) = self.held.pop_front() {
-                self.say(out);
-            }
+        while let Some(Held { out, .. }) = self.held.pop_front_if(|held| held.number <= number) {
+            self.say(out);
         }
     }
 

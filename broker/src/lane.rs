@@ -7,21 +7,29 @@
 //! filter or id can hurt it, nothing stays in it of clients that are gone, and its ring keeps no
 //! payload from being freed. A router that dies or stands still is replaced, and given again what it
 //! has not handed on.
+//!
+//! There is room for so much on its way, from the socket until what came of it is kept: a disk that is
+//! slower than the network, or full, makes clients wait and takes no memory.
 
 use std::collections::VecDeque;
+use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use bytestring::ByteString;
+use futures_util::Stream;
+use futures_util::stream::unfold;
 use rumqttd::local::{LinkBuilder, LinkRx, LinkTx};
 use rumqttd::protocol::{Filter, Packet, Publish, QoS, RetainForwardRule, Subscribe};
 use rumqttd::{Notification, Router, RouterConfig};
 use tokio::sync::Semaphore;
 use tokio::task::spawn_blocking;
+use tokio::time::timeout;
 
 use crate::core::Event;
 use crate::message::Weight;
+use crate::metrics::Metrics;
 
 /// Log targets of rumqttd: it reports what concerns nobody.
 pub const QUIET: &str = "rumqttd=off";
@@ -59,8 +67,22 @@ pub(crate) struct Exit {
     is_paused: bool,
     /// The number that the router handed on last.
     reached: u64,
-    /// How many routers have been replaced.
-    pub(crate) replaced: u64,
+    patience: Duration,
+    /// Told when it is replaced.
+    metrics: Arc<Metrics>,
+}
+
+/// The room that events take on their way, given back when it is dropped.
+#[derive(Debug)]
+pub(crate) struct Room {
+    of: Arc<Semaphore>,
+    bytes: usize,
+}
+
+impl Drop for Room {
+    fn drop(&mut self) {
+        self.of.add_permits(self.bytes);
+    }
 }
 
 struct Feed {
@@ -69,6 +91,8 @@ struct Feed {
     waiting: VecDeque<Batch>,
     /// The number of the last one that was given.
     last: u64,
+    /// When the first of those came, or those before it were handed on.
+    since: Instant,
 }
 
 /// Events that stay together.
@@ -84,11 +108,13 @@ struct Batch {
 pub(crate) struct RouterGone;
 
 /// A new lane, and its exit.
-pub(crate) async fn lane() -> Result<(Lane, Exit), RouterGone> {
+pub(crate) async fn lane(metrics: Arc<Metrics>) -> Result<(Lane, Exit), RouterGone> {
     let (tx, rx) = start().await?;
-    let feed = Arc::new(Mutex::new(Feed { link: tx, waiting: VecDeque::new(), last: 0 }));
-    let lane = Lane { feed, room: Arc::new(Semaphore::new(ON_ITS_WAY as usize)) };
-    Ok((lane.clone(), Exit { lane, link: rx, is_paused: false, reached: 0, replaced: 0 }))
+    let feed = Feed { link: tx, waiting: VecDeque::new(), last: 0, since: Instant::now() };
+    let room = Arc::new(Semaphore::new(ON_ITS_WAY as usize));
+    let lane = Lane { feed: Arc::new(Mutex::new(feed)), room };
+    let (patience, is_paused, reached) = (PATIENCE, false, 0);
+    Ok((lane.clone(), Exit { lane, link: rx, is_paused, reached, patience, metrics }))
 }
 
 impl Lane {
@@ -97,7 +123,7 @@ impl Lane {
     pub(crate) async fn send(&self, events: Vec<Event>) {
         let paid = weight(&events);
         if let Ok(room) = self.room.acquire_many(paid).await {
-            // Given back by the exit.
+            // Given back by whoever takes them.
             room.forget();
             self.lock().push(Batch { events, paid });
         }
@@ -108,6 +134,35 @@ impl Lane {
         self.lock().push(Batch { events: vec![event], paid: 0 });
     }
 
+    /// What has been sent and was not handed on, up to a limit, without waiting for the router: for
+    /// the end, when nobody sends any more.
+    pub(crate) fn rest(&self) -> Option<(Vec<Event>, Room)> {
+        self.take(u64::MAX)
+    }
+
+    /// What the router has handed on up to that number, and up to a limit.
+    fn take(&self, reached: u64) -> Option<(Vec<Event>, Room)> {
+        let mut feed = self.lock();
+        let (mut all, mut bytes) = (Vec::new(), 0);
+        while feed.first() <= reached
+            && all.len() < ENOUGH
+            && let Some(batch) = feed.waiting.pop_front()
+        {
+            bytes += batch.paid as usize;
+            if all.is_empty() {
+                all = batch.events;
+            } else {
+                all.extend(batch.events);
+            }
+        }
+        if !all.is_empty() {
+            feed.since = Instant::now();
+        }
+        drop(feed);
+        let room = Room { of: self.room.clone(), bytes };
+        (!all.is_empty()).then_some((all, room))
+    }
+
     fn lock(&self) -> std::sync::MutexGuard<'_, Feed> {
         self.feed.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -115,6 +170,9 @@ impl Lane {
 
 impl Feed {
     fn push(&mut self, batch: Batch) {
+        if self.waiting.is_empty() {
+            self.since = Instant::now();
+        }
         self.waiting.push_back(batch);
         self.last += 1;
         self.give(self.last);
@@ -142,6 +200,11 @@ impl Feed {
         }
     }
 
+    /// True where the router has handed nothing on for so long, though something waits.
+    fn stands_still(&self, patience: Duration) -> bool {
+        !self.waiting.is_empty() && self.since.elapsed() >= patience
+    }
+
     /// The number of the first that waits, or will.
     fn first(&self) -> u64 {
         self.last + 1 - self.waiting.len() as u64
@@ -149,11 +212,20 @@ impl Feed {
 }
 
 impl Exit {
-    /// The next events; at least one batch, and all that are there, up to a limit. Cancel-safe.
-    pub(crate) async fn next(&mut self) -> Vec<Event> {
+    /// All events as they come: at least one batch at a time, and all that are there, up to a limit,
+    /// with the room that they take until it is dropped. Whoever waits for the next may give up, and
+    /// how long the router has been waited for is remembered.
+    pub(crate) fn events(self) -> impl Stream<Item = (Vec<Event>, Room)> + Send {
+        unfold(self, async |mut exit| {
+            let next = exit.next().await;
+            Some((next, exit))
+        })
+    }
+
+    async fn next(&mut self) -> (Vec<Event>, Room) {
         loop {
-            if let Some(events) = self.take() {
-                return events;
+            if let Some(next) = self.lane.take(self.reached) {
+                return next;
             }
             if let Err(RouterGone) = self.arrived().await {
                 self.replace().await;
@@ -161,44 +233,18 @@ impl Exit {
         }
     }
 
-    /// What has been sent and was not handed on, up to a limit, without waiting for the router: for
-    /// the end, when nobody sends any more.
-    pub(crate) fn rest(&mut self) -> Option<Vec<Event>> {
-        self.reached = self.lane.lock().last;
-        self.take()
-    }
-
-    /// What the router has handed on, up to a limit.
-    fn take(&mut self) -> Option<Vec<Event>> {
-        let mut feed = self.lane.lock();
-        let (mut all, mut paid) = (Vec::new(), 0);
-        while feed.first() <= self.reached
-            && all.len() < ENOUGH
-            && let Some(batch) = feed.waiting.pop_front()
-        {
-            paid += batch.paid as usize;
-            if all.is_empty() {
-                all = batch.events;
-            } else {
-                all.extend(batch.events);
-            }
-        }
-        drop(feed);
-        self.lane.room.add_permits(paid);
-        (!all.is_empty()).then_some(all)
-    }
-
-    /// Notes what the router hands on. Cancel-safe.
+    /// Notes what the router hands on.
     async fn arrived(&mut self) -> Result<(), RouterGone> {
         if self.is_paused {
-            self.link.wake().await.map_err(|_| RouterGone)?;
+            let woken = timeout(self.patience, self.link.wake()).await.map_err(|_| RouterGone)?;
+            woken.map_err(|_| RouterGone)?;
             self.is_paused = false;
         }
         let mut next = loop {
-            match tokio::time::timeout(PATIENCE, self.link.next()).await {
+            match timeout(self.patience, self.link.next()).await {
                 Ok(next) => break next.map_err(|_| RouterGone)?,
-                Err(_) if self.lane.lock().waiting.is_empty() => {}
-                Err(_) => return Err(RouterGone),
+                Err(_) if self.lane.lock().stands_still(self.patience) => return Err(RouterGone),
+                Err(_) => {}
             }
         };
         loop {
@@ -229,9 +275,10 @@ impl Exit {
             if let Ok((tx, rx)) = start().await {
                 self.link = rx;
                 self.is_paused = false;
-                self.replaced += 1;
+                self.metrics.routers_replaced.fetch_add(1, Ordering::Relaxed);
                 let mut feed = self.lane.lock();
                 feed.link = tx;
+                feed.since = Instant::now();
                 if !feed.waiting.is_empty() {
                     let first = feed.first();
                     feed.give(first);
@@ -248,7 +295,14 @@ fn weight(events: &[Event]) -> u32 {
         Event::Publish(_, publish) => {
             publish.payload.len() + publish.properties.as_ref().map_or(0, Weight::weight)
         }
-        Event::Subscribe(_, packet) => packet.topic_filters.iter().map(filter_weight).sum(),
+        Event::Subscribe(_, packet) => {
+            let filters = packet.topic_filters.iter().map(|(filter, _)| filter);
+            filters.map(text_weight).sum::<usize>() + properties_weight(&packet.user_properties)
+        }
+        Event::Unsubscribe(_, packet) => {
+            let filters = packet.topic_filters.iter();
+            filters.map(text_weight).sum::<usize>() + properties_weight(&packet.user_properties)
+        }
         _ => 0,
     };
     let each = |event| EVENT_BYTES.saturating_add(u32::try_from(bytes(event)).unwrap_or(u32::MAX));
@@ -257,9 +311,13 @@ fn weight(events: &[Event]) -> u32 {
     all.min(ON_ITS_WAY)
 }
 
-/// What a filter of a SUBSCRIBE takes.
-fn filter_weight<T>((filter, _): &(ByteString, T)) -> usize {
-    size_of::<(ByteString, T)>() + filter.len()
+/// What one of many texts takes.
+fn text_weight(text: &ByteString) -> usize {
+    2 * size_of::<ByteString>() + text.len()
+}
+
+fn properties_weight(properties: &[(ByteString, ByteString)]) -> usize {
+    properties.iter().map(|(name, value)| text_weight(name) + text_weight(value)).sum()
 }
 
 /// A router, the entrance to it and the exit. Its thread lives as long as the process: rumqttd has
@@ -301,6 +359,9 @@ async fn start() -> Result<(LinkTx, LinkRx), RouterGone> {
 
 #[cfg(test)]
 mod tests {
+    use std::pin::pin;
+
+    use futures_util::StreamExt;
     use rmqtt_codec::v5::Packet as Word;
 
     use super::*;
@@ -313,8 +374,8 @@ mod tests {
     async fn receive(exit: &mut Exit, count: usize) -> Vec<u64> {
         let mut found = Vec::new();
         while found.len() < count {
-            let events = tokio::time::timeout(Duration::from_secs(60), exit.next()).await;
-            found.extend(events.expect("events").into_iter().map(|event| match event {
+            let events = timeout(Duration::from_secs(60), exit.next()).await;
+            found.extend(events.expect("events").0.into_iter().map(|event| match event {
                 Event::Answer(ConnectionId(number), _) => number,
                 other => panic!("{other:?}"),
             }));
@@ -324,7 +385,7 @@ mod tests {
 
     #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
     async fn what_each_sends_comes_out_in_its_order_and_whole() {
-        let (lane, mut exit) = lane().await.expect("a router");
+        let (lane, mut exit) = lane(Arc::default()).await.expect("a router");
         let senders = (0..4).map(|sender| {
             let lane = lane.clone();
             tokio::spawn(async move {
@@ -349,7 +410,7 @@ mod tests {
 
     #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
     async fn a_router_that_dies_is_replaced_and_nothing_is_lost() {
-        let (lane, mut exit) = lane().await.expect("a router");
+        let (lane, mut exit) = lane(Arc::default()).await.expect("a router");
         for first in (0..1000).step_by(10) {
             lane.send(numbered(first..first + 10)).await;
         }
@@ -361,17 +422,53 @@ mod tests {
         }
         let after = receive(&mut exit, 2000 - before.len()).await;
         assert_eq!([before, after].concat(), (0..2000).collect::<Vec<_>>());
-        assert_eq!(exit.replaced, 1);
+        assert_eq!(exit.metrics.routers_replaced.load(Ordering::Relaxed), 1);
+    }
+
+    #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+    async fn a_router_that_stands_still_is_replaced_though_each_wait_for_it_is_short() {
+        let (lane, mut exit) = lane(Arc::default()).await.expect("a router");
+        exit.patience = Duration::from_millis(500);
+        let metrics = exit.metrics.clone();
+        lane.send(numbered(0..10)).await;
+        assert_eq!(receive(&mut exit, 10).await, (0..10).collect::<Vec<_>>());
+        // Into another one, whose exit nobody reads.
+        let (elsewhere, _unread) = start().await.expect("a router");
+        lane.lock().link = elsewhere;
+        lane.send(numbered(10..20)).await;
+        let mut events = pin!(exit.events());
+        let waited = timeout(Duration::from_secs(60), async {
+            loop {
+                if let Ok(next) = timeout(Duration::from_millis(20), events.next()).await {
+                    break next;
+                }
+            }
+        });
+        let (events, _) = waited.await.expect("it is replaced").expect("events");
+        assert_eq!(events.len(), 10);
+        assert_eq!(metrics.routers_replaced.load(Ordering::Relaxed), 1);
+    }
+
+    #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+    async fn there_is_no_more_room_until_what_was_taken_is_dealt_with() {
+        let (lane, mut exit) = lane(Arc::default()).await.expect("a router");
+        let all = ON_ITS_WAY as usize;
+        lane.send(numbered(0..10)).await;
+        let (events, room) = exit.next().await;
+        drop(events);
+        assert!(lane.room.available_permits() < all, "they may wait for the disk");
+        drop(room);
+        assert_eq!(lane.room.available_permits(), all);
     }
 
     #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
     async fn at_the_end_everything_that_was_sent_is_there_at_once() {
-        let (lane, mut exit) = lane().await.expect("a router");
+        let (lane, _exit) = lane(Arc::default()).await.expect("a router");
         for first in (0..3000).step_by(10) {
             lane.send(numbered(first..first + 10)).await;
         }
         let mut count = 0;
-        while let Some(events) = exit.rest() {
+        while let Some((events, _)) = lane.rest() {
             count += events.len();
         }
         assert_eq!(count, 3000);
@@ -379,7 +476,7 @@ mod tests {
 
     #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
     async fn nothing_holds_a_payload_that_was_handed_on() {
-        let (lane, mut exit) = lane().await.expect("a router");
+        let (lane, mut exit) = lane(Arc::default()).await.expect("a router");
         let payload = Bytes::from(vec![0; 5000]);
         let publish = rmqtt_codec::types::Publish {
             dup: false,

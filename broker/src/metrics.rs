@@ -182,10 +182,6 @@ impl Metrics {
         self.connected_max.fetch_max(connected, Ordering::Relaxed);
     }
 
-    pub(crate) fn router_replaced(&self, times: u64) {
-        self.routers_replaced.store(times, Ordering::Relaxed);
-    }
-
     pub(crate) fn committed(&self, took: Duration) {
         let us = u64::try_from(took.as_micros()).unwrap_or(u64::MAX);
         self.store_commits.fetch_add(1, Ordering::Relaxed);

@@ -4,6 +4,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use rmqtt_codec::types::QoS;
+use rmqtt_codec::v5::Packet;
 use tokio::sync::Notify;
 
 use crate::message::{ByConnection, ConnectionId, Out};
@@ -83,6 +84,8 @@ impl Outbox {
 pub(crate) fn weight(out: &Out) -> usize {
     match out {
         Out::Publish(sent) => sent.message.weight(),
+        Out::Packet(Packet::SubscribeAck(ack)) => 128 + ack.status.len(),
+        Out::Packet(Packet::UnsubscribeAck(ack)) => 128 + ack.status.len(),
         _ => 128,
     }
 }

@@ -115,7 +115,12 @@ impl Rights {
     /// True when a message that may be published to `topic` may be retained there: the fabric's
     /// commands may not, for one that is replayed would be obeyed again.
     pub fn may_retain(&self, topic: &str) -> bool {
-        !matches!(&*self.0, Scope::Rules { is_fabric: true, .. }) || !is_never_retained(topic)
+        !self.are_of_the_fabric() || !is_never_retained(topic)
+    }
+
+    /// True for those of an account of the fabric; false for those by an ACL file, or without one.
+    pub fn are_of_the_fabric(&self) -> bool {
+        matches!(&*self.0, Scope::Rules { is_fabric: true, .. })
     }
 
     /// True when a message may be published to `topic`; never for what is no topic. An

@@ -1,6 +1,5 @@
 //! From a session's queue to its client, and back when the client is gone.
 
-use std::collections::VecDeque;
 use std::num::NonZeroU16;
 
 use rmqtt_codec::types::QoS;
@@ -8,7 +7,7 @@ use rmqtt_codec::v5::{Packet, PublishAck2, PublishAck2Reason};
 
 use crate::core::session::{Due, InFlight};
 use crate::core::{BYTES, Core, Effects};
-use crate::message::{ConnectionId, Delivery, Out};
+use crate::message::{ConnectionId, Delivery, Message, Out};
 use crate::store::Op;
 
 impl Core {
@@ -22,34 +21,59 @@ impl Core {
             }
             return;
         }
-        let weight = due.message.weight();
-        let is_full = session.queue.len() >= self.limits.max_queued
-            || session.queued_bytes + weight > self.limits.max_queued_bytes;
-        let limit = self.limits.max_total_queued_bytes;
-        let is_crowded = !self.held.has_room(session.holder, BYTES, weight, limit);
-        if is_full || is_crowded || (session.online.is_none() && !session.is_kept) {
-            let (count, cause) = match (is_full, is_crowded) {
-                (true, _) => (&mut effects.counts.dropped, "queue full"),
-                (_, true) => (&mut effects.counts.crowded_out, "all queues full"),
-                _ => (&mut effects.counts.dropped, "client gone"),
+        let mut obstacle = self.obstacle(key, &due.message);
+        if obstacle.is_some() && self.drop_expired(key, effects) {
+            obstacle = self.obstacle(key, &due.message);
+        }
+        let session = &mut self.sessions[key];
+        if let Some(obstacle) = obstacle {
+            let (count, cause) = match obstacle {
+                Obstacle::Full => (&mut effects.counts.dropped, "queue full"),
+                Obstacle::Crowded => (&mut effects.counts.crowded_out, "all queues full"),
+                Obstacle::Gone => (&mut effects.counts.dropped, "client gone"),
             };
             *count += 1;
             let topic = &due.message.topic;
             effects.notices.extend(session.notice(self.now_ms, "message dropped", cause, topic));
             return;
         }
-        self.held.add(session.holder, BYTES, weight);
+        self.held.add(session.holder, BYTES, due.message.weight());
         due.place = session.next_place;
         session.next_place += 1;
-        session.queued_bytes += weight;
         if session.is_kept {
             let serial = session.serial;
             let message = due.message.clone();
             self.keep(&message, effects);
             effects.ops.push(Op::Queue { serial, due: due.clone() });
         }
-        self.sessions[key].queue.push_back(due);
+        self.sessions[key].push_due(due);
         self.fill(key, effects);
+    }
+
+    /// Why a session cannot be given a message of QoS 1 or 2.
+    pub(super) fn obstacle(&self, key: usize, message: &Message) -> Option<Obstacle> {
+        let session = &self.sessions[key];
+        let weight = message.weight();
+        let is_full = session.queue.len() >= self.limits.max_queued
+            || session.queued_bytes + weight > self.limits.max_queued_bytes;
+        let limit = self.limits.max_total_queued_bytes;
+        if is_full {
+            Some(Obstacle::Full)
+        } else if !self.held.has_room(session.holder, BYTES, weight, limit) {
+            Some(Obstacle::Crowded)
+        } else if session.online.is_none() && !session.is_kept {
+            Some(Obstacle::Gone)
+        } else {
+            None
+        }
+    }
+
+    /// Drops what waits for a session and is of no more use; true if there was something.
+    fn drop_expired(&mut self, key: usize, effects: &mut Effects) -> bool {
+        let expired = self.sessions[key].take_expired(self.now_ms);
+        effects.counts.expired += expired.len() as u64;
+        expired.iter().for_each(|due| self.settle(key, due, effects));
+        !expired.is_empty()
     }
 
     /// Sends what is queued, as far as the client takes it.
@@ -68,8 +92,7 @@ impl Core {
             if session.in_flight_bytes >= self.limits.max_in_flight_bytes {
                 return;
             }
-            let Some(due) = session.queue.pop_front() else { return };
-            session.queued_bytes -= due.message.weight();
+            let Some(due) = session.pop_due() else { return };
             if due.message.has_expired(now_ms) {
                 effects.counts.expired += 1;
                 self.settle(key, &due, effects);
@@ -146,10 +169,7 @@ impl Core {
         let session = &mut self.sessions[key];
         let rights = session.rights.clone();
         let may = |due: &Due| rights.may_read(&due.message.topic);
-        let (kept, lost): (VecDeque<_>, VecDeque<_>) =
-            std::mem::take(&mut session.queue).into_iter().partition(may);
-        session.queue = kept;
-        session.queued_bytes -= lost.iter().map(|due| due.message.weight()).sum::<usize>();
+        let lost = session.take_queued(|due| !may(due));
         // What the client has begun to take is finished with it.
         let unsent: Vec<_> = session
             .in_flight
@@ -181,68 +201,77 @@ impl Core {
         }
     }
 
-    /// Gives what came by shared subscriptions and was not sent to those who are there.
+    /// Gives what came by shared subscriptions and was not sent to those who are there, as far as they
+    /// take it.
     pub(super) fn pass_on(&mut self, key: usize, effects: &mut Effects) {
-        let queue = std::mem::take(&mut self.sessions[key].queue);
-        self.sessions[key].queued_bytes = 0;
-        let (mut passed, mut kept) = (Vec::new(), VecDeque::new());
-        for due in queue {
-            if due.share.is_some() && self.has_other(key, &due) {
-                passed.push(due);
+        for due in self.sessions[key].take_queued(|_| true) {
+            let is_taken = due.share.is_some() && self.hand_over(key, &due, Whom::Here, effects);
+            if is_taken {
+                self.settle(key, &due, effects);
             } else {
-                self.sessions[key].queued_bytes += due.message.weight();
-                kept.push_back(due);
+                self.sessions[key].push_due(due);
             }
         }
-        self.sessions[key].queue = kept;
-        passed.into_iter().for_each(|due| self.hand_over(key, due, effects));
     }
 
-    /// The same of a session that ends, with what was sent and is not known to have arrived.
+    /// The same of a session that ends, with what was sent and is not known to have arrived; those
+    /// who are away and have a queue get it as well.
     pub(super) fn pass_on_all(&mut self, key: usize, effects: &mut Effects) {
         let session = &mut self.sessions[key];
         let sent = session.take_sent();
-        let queue = std::mem::take(&mut session.queue);
-        session.queued_bytes = 0;
-        let sent = sent.into_iter().map(|sent| (sent.due, sent.is_received));
-        for (due, is_received) in sent.chain(queue.into_iter().map(|due| (due, false))) {
-            // A client that had it may not be followed by another one that has it.
-            if due.share.is_some() && !is_received {
-                self.hand_over(key, due, effects);
-            } else {
-                self.settle(key, &due, effects);
+        let queue = session.take_queued(|_| true);
+        let sent = sent.into_iter().map(|sent| (sent.due, true));
+        for (due, is_sent) in sent.chain(queue.into_iter().map(|due| (due, false))) {
+            // Of QoS 2, nobody else may have what its client may have (MQTT-4.8.2-5).
+            let is_free = !is_sent || due.qos == QoS::AtLeastOnce;
+            if due.share.is_some() && is_free && !self.hand_over(key, &due, Whom::All, effects) {
+                effects.counts.dropped += 1;
             }
+            self.settle(key, &due, effects);
         }
     }
 
-    fn has_other(&self, key: usize, due: &Due) -> bool {
-        let share = due.share.as_ref().and_then(|share| self.shares.get(share));
-        share.is_some_and(|share| {
-            share.members().any(|member| member != key && self.sessions[member].online.is_some())
-        })
-    }
-
-    /// Gives a message of a shared subscription to another member.
-    fn hand_over(&mut self, key: usize, due: Due, effects: &mut Effects) {
-        let chosen = due.share.as_ref().and_then(|share| {
-            let sessions = &self.sessions;
-            let may = |member: usize| {
-                member != key && sessions[member].rights.may_read(&due.message.topic)
-            };
-            self.shares.get_mut(share)?.choose(
-                |member| sessions[member].has_room() && may(member),
-                |member| {
-                    (sessions[member].online.is_some() || sessions[member].is_kept) && may(member)
-                },
-            )
+    /// Gives a message of a shared subscription to another member; false where none takes it.
+    fn hand_over(&mut self, key: usize, due: &Due, whom: Whom, effects: &mut Effects) -> bool {
+        let Some((group, filter)) = &due.share else { return false };
+        let group = (self.sessions[key].realm.clone(), group.clone());
+        // It weighs as much there.
+        let (holder, weight) = (self.sessions[key].holder, due.message.weight());
+        self.held.remove(holder, BYTES, weight);
+        let takes = |member: usize| {
+            member != key
+                && self.sessions[member].rights.may_read(&due.message.topic)
+                && self.obstacle(member, &due.message).is_none()
+        };
+        let share = self.tree.get(filter).and_then(|subscribers| subscribers.share(&group));
+        let chosen = share.and_then(|share| {
+            let is_free = |member: usize| self.sessions[member].has_room();
+            let here = share.choose(|member| is_free(member) && takes(member), takes);
+            here.or_else(|| share.choose_away(takes).filter(|_| whom == Whom::All))
         });
         if let Some(member) = chosen {
             self.deliver(member, Due { place: 0, ..due.clone() }, effects);
-        } else {
-            effects.counts.dropped += 1;
         }
-        self.settle(key, &due, effects);
+        self.held.add(holder, BYTES, weight);
+        chosen.is_some()
     }
+}
+
+/// Why a message is not taken.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Obstacle {
+    Full,
+    Crowded,
+    Gone,
+}
+
+/// Which members of a group may have what another one leaves.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Whom {
+    /// Those with a connection.
+    Here,
+    /// Those with a queue that is kept as well.
+    All,
 }
 
 fn fleeting(due: Due) -> Delivery {

@@ -37,11 +37,7 @@ impl<const GOODS: usize> Default for Holdings<GOODS> {
 impl<const GOODS: usize> Holdings<GOODS> {
     /// One more member of an account; the number that it holds by.
     pub(super) fn enter(&mut self, account: Option<&ByteString>) -> usize {
-        let name = account.map(|account| match account.split_once('/') {
-            // A tenant with all that is derived from it.
-            Some((tenant, _)) => tenant.into(),
-            None => account.clone(),
-        });
+        let name = account.map(tenant);
         let holders = &mut self.holders;
         let holder = *self.by_name.entry(name).or_insert_with_key(|name| {
             holders.insert(Holder { name: name.clone(), members: 0, held: [0; GOODS] })
@@ -80,6 +76,14 @@ impl<const GOODS: usize> Holdings<GOODS> {
     /// All that is held.
     pub(super) fn held(&self, good: usize) -> usize {
         self.held[good]
+    }
+}
+
+/// The account that an account is derived from, or itself.
+pub(super) fn tenant(account: &ByteString) -> ByteString {
+    match account.split_once('/') {
+        Some((tenant, _)) => tenant.into(),
+        None => account.clone(),
     }
 }
 

@@ -77,7 +77,7 @@ impl Core {
         let mut all = Inventory {
             sessions: self.sessions.len(),
             connected: self.by_connection.len(),
-            shared_subscriptions: self.shares.len(),
+            shared_subscriptions: self.groups,
             retained_messages,
             retained_bytes,
             ..Inventory::default()

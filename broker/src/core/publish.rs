@@ -7,7 +7,6 @@ use bytestring::ByteString;
 use rmqtt_codec::types::{Publish, QoS};
 use rmqtt_codec::v5::{
     DisconnectReasonCode, Packet, PublishAck, PublishAck2, PublishAck2Reason, PublishAckReason,
-    SubscriptionOptions,
 };
 
 use crate::core::retained::is_own;
@@ -16,15 +15,6 @@ use crate::core::share::ShareKey;
 use crate::core::{Core, Effects};
 use crate::message::{ConnectionId, Message, Out};
 use crate::store::Op;
-
-/// A subscription in the tree.
-#[derive(Debug, Clone)]
-pub(super) enum Entry {
-    /// One session's own.
-    Own { key: usize, options: SubscriptionOptions, id: Option<NonZeroU32>, is_checked: bool },
-    /// A group's.
-    Shared(ShareKey),
-}
 
 /// A session that is to have the message.
 #[derive(Debug)]
@@ -152,34 +142,37 @@ impl Core {
         self.hits = hits;
     }
 
-    fn find(&mut self, message: &Message, hits: &mut Vec<Hit>) {
-        let (sessions, shares) = (&self.sessions, &mut self.shares);
-        self.tree.matching(&message.topic, &mut |entry| match entry {
-            Entry::Own { key, options, id, is_checked } => {
-                let is_own = options.no_local && sessions[*key].serial == message.from;
-                if is_own || (*is_checked && !sessions[*key].rights.may_read(&message.topic)) {
-                    return;
+    fn find(&self, message: &Message, hits: &mut Vec<Hit>) {
+        let sessions = &self.sessions;
+        self.tree.matching(&message.topic, &mut |subscribers| {
+            for (key, own) in subscribers.own() {
+                let session = &sessions[key];
+                let is_own = own.options.no_local && session.serial == message.from;
+                if is_own || (own.is_checked && !session.rights.may_read(&message.topic)) {
+                    continue;
                 }
-                let qos = options.qos.less_value(message.qos);
-                let retain = options.retain_as_published && message.retain;
-                hits.push(Hit { key: *key, qos, retain, id: *id, share: None });
+                let qos = own.options.qos.less_value(message.qos);
+                let retain = own.options.retain_as_published && message.retain;
+                hits.push(Hit { key, qos, retain, id: own.id, share: None });
             }
-            Entry::Shared(share) => {
-                let Some(members) = shares.get_mut(share) else { return };
+            for share in subscribers.shares() {
                 // Those who may not read it have no turn.
                 let may = |key: usize| sessions[key].rights.may_read(&message.topic);
-                let chosen = members.choose(
-                    |key| sessions[key].has_room() && sessions[key].queue.is_empty() && may(key),
-                    // One that is away has its queue; one without one would lose it.
-                    |key| (sessions[key].online.is_some() || sessions[key].is_kept) && may(key),
-                );
-                let Some(key) = chosen else { return };
-                let text = super::subscribe::text(share);
-                let Some(subscription) = sessions[key].subscriptions.get(&text) else { return };
-                let qos = subscription.options.qos.less_value(message.qos);
-                let retain = subscription.options.retain_as_published && message.retain;
-                let share = Some(share.clone());
-                hits.push(Hit { key, qos, retain, id: subscription.id, share });
+                let is_free =
+                    |key: usize| sessions[key].has_room() && sessions[key].queue.is_empty();
+                let takes = |key: usize| may(key) && self.obstacle(key, message).is_none();
+                // One that is away has its queue. Where all are full, one is to say so.
+                let chosen = share
+                    .choose(|key| is_free(key) && takes(key), takes)
+                    .or_else(|| share.choose_away(takes))
+                    .or_else(|| share.choose(may, may))
+                    .or_else(|| share.choose_away(may));
+                let Some(key) = chosen else { continue };
+                let Some(found) = sessions[key].subscriptions.get(&share.text) else { continue };
+                let qos = found.options.qos.less_value(message.qos);
+                let retain = found.options.retain_as_published && message.retain;
+                let (id, share) = (found.id, Some(share.name.clone()));
+                hits.push(Hit { key, qos, retain, id, share });
             }
         });
     }

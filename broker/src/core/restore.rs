@@ -86,8 +86,7 @@ impl Core {
             let session = &mut core.sessions[key];
             core.held.add(session.holder, BYTES, due.message.weight());
             session.next_place = session.next_place.max(due.place + 1);
-            session.queued_bytes += due.message.weight();
-            session.queue.push_back(due);
+            session.push_due(due);
         }
         for (serial, id) in image.received {
             if let Some(&key) = keys.get(&serial) {

@@ -10,6 +10,7 @@ use rmqtt_codec::v5::SubscriptionOptions;
 
 use crate::access::Rights;
 use crate::accounts::SharedRights;
+use crate::core::holdings::tenant;
 use crate::core::share::ShareKey;
 use crate::core::{ClientKey, Facts};
 use crate::message::{ConnectionId, Delivery, Message};
@@ -78,6 +79,9 @@ pub(crate) struct Session {
     pub(crate) client: ClientKey,
     /// No other session of any life of the broker has it.
     pub(crate) serial: u64,
+    /// Whose groups it may be in: in the fabric those of its tenant, whose turns strangers could take
+    /// otherwise; elsewhere everybody's.
+    pub(crate) realm: Option<ByteString>,
     /// What its account holds is counted by this number.
     pub(crate) holder: usize,
     pub(crate) online: Option<Online>,
@@ -98,9 +102,12 @@ pub(crate) struct Session {
     ids: HashSet<NonZeroU16>,
     /// What they weigh.
     pub(crate) in_flight_bytes: usize,
+    /// Changed by [`Session::push_due`] and its like.
     pub(crate) queue: VecDeque<Due>,
     /// The weight of what is in the queue.
     pub(crate) queued_bytes: usize,
+    /// Nothing in the queue expires before, in milliseconds since 1970.
+    expires_ms: u64,
     pub(crate) next_place: u64,
     pub(crate) last_id: u16,
     pub(crate) will: Option<Will>,
@@ -113,7 +120,9 @@ pub(crate) struct Session {
 impl Session {
     /// A new one without a connection.
     pub(crate) fn new(client: ClientKey, serial: u64, holder: usize, rights: Rights) -> Self {
+        let is_fabric = rights.are_of_the_fabric();
         Self {
+            realm: client.0.as_ref().filter(|_| is_fabric).map(tenant),
             client,
             serial,
             holder,
@@ -129,6 +138,7 @@ impl Session {
             in_flight_bytes: 0,
             queue: VecDeque::new(),
             queued_bytes: 0,
+            expires_ms: u64::MAX,
             next_place: 1,
             last_id: 0,
             will: None,
@@ -198,6 +208,37 @@ impl Session {
         self.ids.remove(&id);
         self.in_flight_bytes -= sent.due.message.weight();
         Some(sent)
+    }
+
+    /// One more waits.
+    pub(crate) fn push_due(&mut self, due: Due) {
+        self.queued_bytes += due.message.weight();
+        self.expires_ms = self.expires_ms.min(due.message.expires_ms.unwrap_or(u64::MAX));
+        self.queue.push_back(due);
+    }
+
+    /// The one that has waited longest waits no longer.
+    pub(crate) fn pop_due(&mut self) -> Option<Due> {
+        let due = self.queue.pop_front()?;
+        self.queued_bytes -= due.message.weight();
+        Some(due)
+    }
+
+    /// Those of that kind wait no longer.
+    pub(crate) fn take_queued(&mut self, is_it: impl Fn(&Due) -> bool) -> VecDeque<Due> {
+        let (taken, kept) = std::mem::take(&mut self.queue).into_iter().partition(is_it);
+        (self.queued_bytes, self.expires_ms) = (0, u64::MAX);
+        let kept: VecDeque<Due> = kept;
+        kept.into_iter().for_each(|due| self.push_due(due));
+        taken
+    }
+
+    /// Those of no more use wait no longer. Looks at the queue only when there may be some.
+    pub(crate) fn take_expired(&mut self, now_ms: u64) -> VecDeque<Due> {
+        if now_ms < self.expires_ms {
+            return VecDeque::new();
+        }
+        self.take_queued(|due| due.message.has_expired(now_ms))
     }
 
     /// None is under way any longer.

@@ -10,12 +10,17 @@ use rmqtt_codec::v5::{
 };
 
 use crate::access::{Grant, Rights};
-use crate::core::publish::Entry;
 use crate::core::session::{Due, Subscription};
-use crate::core::share::{ShareKey, parse};
+use crate::core::share::{SHARED, Share, parse};
+use crate::core::subscribers::Own;
 use crate::core::{Core, Effects, SUBSCRIPTIONS};
 use crate::message::{ConnectionId, Out};
 use crate::store::Op;
+
+/// What a subscription is reckoned with ...
+const SUBSCRIPTION_BYTES: usize = 4096;
+/// ... of which a level of its filter that no other filter has takes so much.
+const LEVEL_BYTES: usize = 640;
 
 impl Core {
     pub(super) fn subscribe(
@@ -30,6 +35,8 @@ impl Core {
         let mut new = Vec::new();
         let most = self.limits.max_subscriptions;
         for (at, (filter, options)) in topic_filters.into_iter().enumerate() {
+            // In memory of its own: it would keep the buffer alive that it was read into.
+            let filter = ByteString::from(filter.to_string());
             // One filter may be there many times, and would be greeted as often.
             let admitted = match at < most {
                 true => self.admit(key, &filter),
@@ -68,7 +75,7 @@ impl Core {
                 RetainHandling::NoAtSubscribe => false,
             };
             // A group has none (MQTT 5, 4.8.2).
-            if is_wanted && !filter.starts_with("$share/") {
+            if is_wanted && !filter.starts_with(SHARED) {
                 self.replay(key, &filter, &mut room_bytes, effects);
             }
         }
@@ -168,7 +175,7 @@ impl Core {
         let is_new = !session.subscriptions.contains_key(filter);
         let limit = self.limits.max_total_subscriptions;
         let has_room = session.subscriptions.len() < self.limits.max_subscriptions
-            && self.held.has_room(session.holder, SUBSCRIPTIONS, 1, limit);
+            && self.held.has_room(session.holder, SUBSCRIPTIONS, burden(filter), limit);
         if is_new && !has_room {
             return Err(SubscribeAckReason::QuotaExceeded);
         }
@@ -183,22 +190,25 @@ impl Core {
         subscription: Subscription,
     ) -> bool {
         let Some((group, filter)) = parse(text) else { return false };
-        let values = self.tree.values(&filter);
+        let subscribers = self.tree.entry(&filter);
         if let Some(group) = group {
-            let share = (group, filter.clone());
-            let is_known = |entry: &Entry| matches!(entry, Entry::Shared(other) if *other == share);
-            if !values.iter().any(is_known) {
-                values.push(Entry::Shared(share.clone()));
-            }
-            self.shares.entry(share).or_default().join(key);
+            let session = &self.sessions[key];
+            let groups = &mut self.groups;
+            let new = || {
+                *groups += 1;
+                Share::new((group.clone(), filter.clone()), text.clone())
+            };
+            let share = subscribers.share_or((session.realm.clone(), group.clone()), new);
+            share.join(key, session.online.is_some());
         } else {
             let Subscription { options, id, is_checked } = subscription;
-            values.retain(|entry| !is_own(entry, key));
-            values.push(Entry::Own { key, options, id, is_checked });
+            subscribers.put(key, Own { options, id, is_checked });
         }
         let session = &mut self.sessions[key];
         let is_new = session.subscriptions.insert(text.clone(), subscription).is_none();
-        self.held.add(session.holder, SUBSCRIPTIONS, usize::from(is_new));
+        if is_new {
+            self.held.add(session.holder, SUBSCRIPTIONS, burden(text));
+        }
         is_new
     }
 
@@ -208,20 +218,34 @@ impl Core {
         if session.subscriptions.remove(text).is_none() {
             return false;
         }
-        self.held.remove(session.holder, SUBSCRIPTIONS, 1);
+        self.held.remove(session.holder, SUBSCRIPTIONS, burden(text));
         let Some((group, filter)) = parse(text) else { return false };
         if let Some(group) = group {
-            let share = (group, filter.clone());
-            if self.shares.get_mut(&share).is_some_and(|members| members.leave(key)) {
-                self.shares.remove(&share);
-                let is_it = |entry: &Entry| matches!(entry, Entry::Shared(s) if *s == share);
-                self.tree.values(&filter).retain(|entry| !is_it(entry));
-            }
+            let group = (session.realm.clone(), group);
+            let groups = &mut self.groups;
+            self.tree.change(&filter, |subscribers| {
+                let (has_ended, left) = subscribers.leave(&group, key);
+                *groups -= usize::from(has_ended);
+                left
+            });
         } else {
-            self.tree.values(&filter).retain(|entry| !is_own(entry, key));
+            self.tree.change(&filter, |subscribers| subscribers.remove(key));
         }
-        self.tree.prune(&filter);
         true
+    }
+
+    /// Tells the groups of a session whether it has a connection.
+    pub(super) fn tell_groups(&mut self, key: usize) {
+        let session = &self.sessions[key];
+        let is_here = session.online.is_some();
+        let shared = session.subscriptions.range(ByteString::from_static(SHARED)..);
+        let shared = shared.map(|(text, _)| text).take_while(|text| text.starts_with(SHARED));
+        for text in shared {
+            let Some((Some(group), filter)) = parse(text) else { continue };
+            let new = || Share::new((group.clone(), filter.clone()), text.clone());
+            let group = (session.realm.clone(), group.clone());
+            self.tree.entry(&filter).share_or(group, new).join(key, is_here);
+        }
     }
 
     fn keep_subscription(&mut self, key: usize, filter: &ByteString, effects: &mut Effects) {
@@ -273,13 +297,10 @@ impl Core {
     }
 }
 
-/// How a client names a shared subscription.
-pub(super) fn text((group, filter): &ShareKey) -> ByteString {
-    format!("$share/{group}/{filter}").into()
-}
-
-fn is_own(entry: &Entry, session: usize) -> bool {
-    matches!(entry, Entry::Own { key, .. } if *key == session)
+/// As how many a subscription counts: few take more memory than one is reckoned with.
+fn burden(filter: &str) -> usize {
+    let levels = filter.split('/').count();
+    (filter.len() + LEVEL_BYTES * levels).div_ceil(SUBSCRIPTION_BYTES)
 }
 
 fn is_checked(rights: &Rights, filter: &str) -> Result<bool, SubscribeAckReason> {

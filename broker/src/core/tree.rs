@@ -9,25 +9,32 @@ use std::collections::HashMap;
 /// as much of the stack.
 const MAX_LEVELS: usize = 200;
 
-/// Values by topic filter.
+/// A value for each topic filter.
 #[derive(Debug)]
 pub(crate) struct Tree<V> {
     root: Node<V>,
+}
+
+/// What is left of a value.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Left {
+    Something,
+    Nothing,
 }
 
 #[derive(Debug)]
 struct Node<V> {
     children: HashMap<Box<str>, Node<V>>,
     any: Option<Box<Node<V>>>,
-    /// Of filters that end here.
-    here: Vec<V>,
-    /// Of filters that end with a `#` here.
-    below: Vec<V>,
+    /// Of the filter that ends here.
+    here: Option<Box<V>>,
+    /// Of the filter that ends with a `#` here.
+    below: Option<Box<V>>,
 }
 
 impl<V> Default for Node<V> {
     fn default() -> Self {
-        Self { children: HashMap::new(), any: None, here: Vec::new(), below: Vec::new() }
+        Self { children: HashMap::new(), any: None, here: None, below: None }
     }
 }
 
@@ -38,8 +45,39 @@ impl<V> Default for Tree<V> {
 }
 
 impl<V> Tree<V> {
-    /// The values of a filter, to be changed; what is left empty goes with [`Tree::prune`].
-    pub(crate) fn values(&mut self, filter: &str) -> &mut Vec<V> {
+    /// The value of a filter, made where there is none.
+    pub(crate) fn entry(&mut self, filter: &str) -> &mut V
+    where
+        V: Default,
+    {
+        self.place(filter).get_or_insert_default()
+    }
+
+    /// The value of a filter.
+    pub(crate) fn get(&self, filter: &str) -> Option<&V> {
+        let mut node = &self.root;
+        for level in filter.split('/') {
+            node = match level {
+                "#" => return node.below.as_deref(),
+                "+" => node.any.as_deref()?,
+                name => node.children.get(name)?,
+            };
+        }
+        node.here.as_deref()
+    }
+
+    /// Changes the value of a filter, if it has one, and forgets it where `change` says that nothing
+    /// is left of it.
+    pub(crate) fn change(&mut self, filter: &str, change: impl FnOnce(&mut V) -> Left) {
+        let place = self.place(filter);
+        if place.as_mut().is_none_or(|value| change(value) == Left::Nothing) {
+            *place = None;
+            let levels: Vec<&str> = filter.split('/').filter(|level| *level != "#").collect();
+            self.root.prune(&levels);
+        }
+    }
+
+    fn place(&mut self, filter: &str) -> &mut Option<Box<V>> {
         let mut node = &mut self.root;
         for level in filter.split('/') {
             match level {
@@ -57,13 +95,7 @@ impl<V> Tree<V> {
         &mut node.here
     }
 
-    /// Removes the way to a filter as far as nobody else uses it.
-    pub(crate) fn prune(&mut self, filter: &str) {
-        let levels: Vec<&str> = filter.split('/').filter(|level| *level != "#").collect();
-        self.root.prune(&levels);
-    }
-
-    /// Calls `found` with the values of every filter that matches the topic.
+    /// Calls `found` with the value of every filter that matches the topic.
     pub(crate) fn matching(&self, topic: &str, found: &mut impl FnMut(&V)) {
         self.root.matching(Some(topic), topic.starts_with('$'), found);
     }
@@ -73,10 +105,11 @@ impl<V> Node<V> {
     fn is_empty(&self) -> bool {
         self.children.is_empty()
             && self.any.is_none()
-            && self.here.is_empty()
-            && self.below.is_empty()
+            && self.here.is_none()
+            && self.below.is_none()
     }
 
+    /// Removes the way to a filter as far as nobody else uses it.
     fn prune(&mut self, levels: &[&str]) {
         let Some((first, rest)) = levels.split_first() else { return };
         if *first == "+" {
@@ -99,10 +132,10 @@ impl<V> Node<V> {
     fn matching(&self, rest: Option<&str>, is_special: bool, found: &mut impl FnMut(&V)) {
         if !is_special {
             // `a/#` matches `a` as well.
-            self.below.iter().for_each(&mut *found);
+            self.below.iter().for_each(|value| found(value));
         }
         let Some(rest) = rest else {
-            self.here.iter().for_each(found);
+            self.here.iter().for_each(|value| found(value));
             return;
         };
         let (level, rest) = match rest.split_once('/') {
@@ -166,9 +199,9 @@ mod tests {
 
     use super::*;
 
-    fn found(tree: &Tree<u32>, topic: &str) -> Vec<u32> {
+    fn found(tree: &Tree<Vec<u32>>, topic: &str) -> Vec<u32> {
         let mut all = Vec::new();
-        tree.matching(topic, &mut |value| all.push(*value));
+        tree.matching(topic, &mut |values| all.extend(values));
         all.sort_unstable();
         all
     }
@@ -221,9 +254,9 @@ mod tests {
             gone in any::<prop::sample::Index>(),
         ) {
             let topic = topic.join("/");
-            let mut tree = Tree::default();
+            let mut tree = Tree::<Vec<u32>>::default();
             for (number, filter) in filters.iter().enumerate() {
-                tree.values(filter).push(number as u32);
+                tree.entry(filter).push(number as u32);
             }
             let of = |filters: &[String], except: Option<usize>| -> Vec<u32> {
                 let hits = filters.iter().enumerate();
@@ -231,16 +264,18 @@ mod tests {
                 hits.map(|(n, _)| n as u32).collect()
             };
             prop_assert_eq!(found(&tree, &topic), of(&filters, None));
+            let remove = |tree: &mut Tree<Vec<u32>>, number: usize| {
+                tree.change(&filters[number], |values| {
+                    values.retain(|value| *value != number as u32);
+                    if values.is_empty() { Left::Nothing } else { Left::Something }
+                });
+            };
             if !filters.is_empty() {
                 let gone = gone.index(filters.len());
-                tree.values(&filters[gone]).retain(|value| *value != gone as u32);
-                tree.prune(&filters[gone]);
+                remove(&mut tree, gone);
                 prop_assert_eq!(found(&tree, &topic), of(&filters, Some(gone)));
             }
-            for (number, filter) in filters.iter().enumerate() {
-                tree.values(filter).retain(|value| *value != number as u32);
-                tree.prune(filter);
-            }
+            (0..filters.len()).for_each(|number| remove(&mut tree, number));
             prop_assert!(tree.root.is_empty(), "something is kept of what nobody holds");
         }
     }

@@ -29,7 +29,7 @@ async fn mqtt5_3_14_2_1_a_broker_that_stops_says_so() {
         clients.push(hub.join(version, clean(&format!("{version:?}"))).await);
     }
     hub.stop();
-    let [mut old, mut new] = clients.try_into().expect("one of each");
+    let Ok::<[_; 2], _>([mut old, mut new]) = clients.try_into() else { panic!("one of each") };
     old.is_ended_for(DisconnectReasonCode::ServerShuttingDown).await;
     let bye = new.farewell().await.expect("DISCONNECT");
     assert_eq!(bye.reason_code, DisconnectReasonCode::ServerShuttingDown);

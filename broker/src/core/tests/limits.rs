@@ -271,3 +271,74 @@ proptest! {
         prop_assert!(world.core.kept.is_empty(), "the store has messages for nobody");
     }
 }
+
+#[test]
+fn what_has_expired_in_a_full_queue_makes_room() {
+    let mut world = World::with(Limits { max_queued: 3, ..Limits::default() });
+    let (publisher, _) = world.connect(Hello::clean("p"));
+    let (client, _) = world.connect(Hello::lasting("c"));
+    world.subscribe(client, "t", 1);
+    world.leave(client, true);
+    world.publish(publisher, "t", "lasts", 1);
+    (0..2).for_each(|_| world.keep(publisher, expiring("t", "short", 10)));
+    world.pass(20);
+    ["fresh", "fresher"].iter().for_each(|text| world.publish(publisher, "t", text, 1));
+    assert_eq!(world.dropped, 0);
+    world.publish(publisher, "t", "too much", 1);
+    assert_eq!(world.dropped, 1);
+    let (client, _) = world.connect(Hello::lasting("c"));
+    assert_eq!(world.heard(client), ["lasts", "fresh", "fresher"]);
+}
+
+#[test]
+fn a_subscription_keeps_nothing_of_the_buffer_that_it_was_read_into() {
+    let mut world = World::new();
+    let (client, _) = world.connect(Hello::clean("c"));
+    let buffer = Bytes::from("a/b".repeat(100_000));
+    let filter = bytestring::ByteString::try_from(buffer.slice(..3)).expect("text");
+    let packet = Subscribe {
+        packet_id: id(1),
+        id: None,
+        user_properties: Vec::new(),
+        topic_filters: vec![(filter, options(1))],
+    };
+    world.event(Event::Subscribe(client, packet));
+    assert!(buffer.is_unique());
+}
+
+#[test]
+fn a_subscription_that_takes_much_memory_counts_as_several() {
+    let mut world = World::with(Limits { max_total_subscriptions: 100, ..Limits::default() });
+    let (client, _) = world.connect(Hello::clean("c"));
+    let granted = |world: &mut World, filters: &mut dyn Iterator<Item = String>| {
+        let is_granted =
+            |filter: &String| u8::from(world.subscribe_with(client, filter, options(1))) < 0x80;
+        filters.take_while(is_granted).collect::<Vec<_>>()
+    };
+    let deep = granted(&mut world, &mut (0..).map(|n| format!("{n}{}", "/x".repeat(199))));
+    assert!((1..10).contains(&deep.len()), "{}", deep.len());
+    deep.iter().for_each(|filter| world.unsubscribe(client, filter));
+    assert_eq!(world.core.held.held(SUBSCRIPTIONS), 0);
+    let usual = granted(&mut world, &mut (0..).map(|n| format!("site/hall/press/{n}/state")));
+    assert_eq!(usual.len(), 100);
+}
+
+#[test]
+fn many_sessions_that_end_at_once_leave_others_their_turn() {
+    let mut world = World::new();
+    for client in 0..1000 {
+        let name: &'static str = Box::leak(client.to_string().into_boxed_str());
+        let (client, _) = world.connect(Hello { expiry_seconds: 10, ..Hello::lasting(name) });
+        world.subscribe(client, "t", 1);
+        world.leave(client, true);
+    }
+    let mut turns = 0;
+    world.pass(10);
+    while world.core.clients().0 > 0 {
+        assert!(world.core.alarm_ms().is_some_and(|at| at <= world.now_ms), "at once");
+        world.pass(0);
+        turns += 1;
+    }
+    assert_eq!(turns, 3);
+    assert_eq!(world.core.held.held(SUBSCRIPTIONS), 0);
+}
