@@ -187,3 +187,52 @@ pub(crate) fn now_ms() -> u64 {
     let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
     u64::try_from(since.as_millis()).unwrap_or(u64::MAX)
 }
+
+#[cfg(test)]
+mod tests {
+    use bytes::Bytes;
+    use rmqtt_codec::types::{Publish, QoS};
+    use tokio::time::timeout;
+
+    use super::*;
+    use crate::accounts::Nobody;
+
+    fn retained(payload: Bytes) -> Vec<Event> {
+        let (retain, qos, topic) = (true, QoS::AtMostOnce, "t".into());
+        let (dup, packet_id, properties) = (false, None, None);
+        let publish = Publish { dup, retain, qos, topic, packet_id, payload, properties };
+        vec![Event::Announce(Box::new(publish))]
+    }
+
+    #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+    async fn clients_wait_for_a_store_that_cannot_be_written_to_and_go_on_with_it() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let store = folder.path().join("store");
+        let config = Config { store: Some(store.clone()), ..Config::default() };
+        let (outboxes, metrics) = (Outboxes::default(), Arc::new(Metrics::default()));
+        let engine = Engine::open(&config, outboxes, metrics, Arc::new(Nobody)).await;
+        let (engine, lane) = engine.expect("an engine");
+        let stop = CancellationToken::new();
+        let running = tokio::spawn(engine.run(stop.clone()));
+        let other = rusqlite::Connection::open(&store).expect("the same file");
+        other.execute_batch("BEGIN IMMEDIATE").expect("the lock");
+        let payload = Bytes::from(vec![0; 1 << 20]);
+        let mut taken = 0;
+        // Far more than fits.
+        while taken < 100 {
+            let sending = lane.send(retained(payload.clone()));
+            match timeout(Duration::from_millis(500), sending).await {
+                Ok(()) => taken += 1,
+                Err(_) => break,
+            }
+        }
+        assert!((1..100).contains(&taken), "{taken} MiB wait in memory");
+        other.execute_batch("ROLLBACK").expect("the lock's end");
+        for _ in 0..100 {
+            let sending = lane.send(retained(payload.clone()));
+            timeout(Duration::from_secs(60), sending).await.expect("room");
+        }
+        stop.cancel();
+        running.await.expect("the end");
+    }
+}

@@ -220,3 +220,20 @@ fn in_the_fabric_a_group_is_its_tenant_s_and_strangers_take_no_turn() {
     let heard = [ops, alice, press].map(|member| world.heard(member).len());
     assert_eq!(heard, [4, 2, 2]);
 }
+
+#[test]
+fn a_member_has_its_turn_while_it_is_there_and_none_while_it_is_away() {
+    let mut world = World::new();
+    let (publisher, _) = world.connect(Hello::clean("p"));
+    let slow = |client| Hello { receive_max: 1, ..Hello::lasting(client) };
+    let (one, _) = world.connect(slow("one"));
+    let (two, _) = world.connect(slow("two"));
+    [one, two].iter().for_each(|member| world.subscribe(*member, "$share/g/t", 1));
+    world.leave(two, true);
+    (0..4).for_each(|n| world.publish(publisher, "t", &n.to_string(), 1));
+    assert_eq!(everything_of(&mut world, one), ["0", "1", "2", "3"]);
+    let (two, _) = world.connect(slow("two"));
+    (0..4).for_each(|n| world.publish(publisher, "t", &n.to_string(), 1));
+    let heard = [one, two].map(|member| everything_of(&mut world, member).len());
+    assert_eq!(heard, [2, 2]);
+}
