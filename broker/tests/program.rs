@@ -78,10 +78,10 @@ impl Program {
     }
 }
 
-/// The first address in a line of the log.
+/// The first address in a line of the log, or in that field of one.
 fn address(line: &str) -> SocketAddr {
-    let begins = line.split("addresses=").nth(1).unwrap();
-    begins[..begins.find('=').unwrap()].parse().unwrap()
+    let (_, addresses) = line.split_once("addresses=").unwrap_or(("", line));
+    addresses.split_once('=').unwrap().0.parse().unwrap()
 }
 
 #[tokio::test]
