@@ -247,7 +247,9 @@ async fn judge(
         if !is_topic(&will.topic) {
             return refused(ConnectAckReason::TopicNameInvalid);
         }
-        if will.topic.starts_with('$') || !rights.may_publish(&will.topic) {
+        let may = !will.topic.starts_with('$')
+            && rights.may_publish_message(&will.topic, will.retain, &will.message);
+        if !may {
             return refused(ConnectAckReason::NotAuthorized);
         }
     }

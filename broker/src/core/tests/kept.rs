@@ -3,6 +3,7 @@
 use std::path::Path;
 
 use super::*;
+use crate::access::Kind;
 use crate::config::Durability;
 use crate::report::Inventory;
 use crate::store::Store;
@@ -230,4 +231,38 @@ async fn a_message_that_is_forgotten_may_be_kept_again_in_the_same_commit() {
     let mut next = next_life(&mut world, &path).await;
     let (heir, _) = next.connect(Hello::lasting("heir"));
     assert_eq!(next.heard(heir), ["1"]);
+}
+
+/// Everybody is the tenant alice.
+#[derive(Debug)]
+struct Alice;
+
+impl Accounts for Alice {
+    fn verify(&self, _user: &str, _password: &[u8]) -> bool {
+        true
+    }
+
+    fn of_certificate(&self, _certificate: &[u8]) -> Option<String> {
+        None
+    }
+
+    fn rights(&self, _user: Option<&str>, _client: &str) -> Option<Rights> {
+        Rights::of(&Kind::Tenant("alice".into())).ok()
+    }
+}
+
+#[test]
+fn a_will_that_came_in_with_other_rights_retains_no_command() {
+    let mut world = World::new();
+    world.core = Core::new(Limits::default(), Arc::new(Alice));
+    let (watcher, _) = world.connect(Hello::clean("w"));
+    world.subscribe(watcher, "godwit/v1/tenant/alice/#", 0);
+    for retain in [false, true] {
+        let mut hello = Hello::clean("c").with_will("godwit/v1/tenant/alice/command/stop", 0);
+        hello.will.iter_mut().for_each(|will| will.retain = retain);
+        let (mortal, _) = world.connect(hello);
+        world.leave(mortal, false);
+        assert_eq!(world.heard(watcher).len(), usize::from(!retain), "retained: {retain}");
+    }
+    assert_eq!(world.core.retained.size(), (0, 0));
 }
