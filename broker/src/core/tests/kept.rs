@@ -266,3 +266,28 @@ fn a_will_that_came_in_with_other_rights_retains_no_command() {
     }
     assert_eq!(world.core.retained.size(), (0, 0));
 }
+
+#[tokio::test]
+async fn no_local_takes_nobody_for_a_publisher_of_an_earlier_life() {
+    let dir = tempfile::tempdir().expect("tempdir");
+    let path = dir.path().join("broker.db");
+    let mut world = World::new();
+    let (sleeper, _) = world.connect(Hello::lasting("sleeper"));
+    world.subscribe(sleeper, "queued", 1);
+    world.leave(sleeper, true);
+    let (publisher, _) = world.connect(Hello::clean("p"));
+    let kept = Publish { retain: true, ..publish("r", "kept", 0) };
+    world.event(Event::Publish(publisher, Box::new(kept)));
+    let (other, _) = world.connect(Hello::clean("q"));
+    world.publish(other, "queued", "m", 1);
+
+    let mut next = next_life(&mut world, &path).await;
+    for client in ["a", "b"] {
+        let (client, _) = next.connect(Hello::clean(client));
+        let no_local = SubscriptionOptions { no_local: true, ..options(1) };
+        next.subscribe_with(client, "r", no_local);
+        assert_eq!(next.heard(client), ["kept"]);
+        let serial = next.core.sessions[next.core.by_connection[&client]].serial;
+        assert!(serial > 3, "{serial} published what waits");
+    }
+}
