@@ -112,7 +112,10 @@ pub(crate) async fn serve<S>(
         keep_alive,
         "client connected"
     );
-    door.lane.send(vec![Event::Connect(Box::new(arrival))]).await;
+    tokio::select! {
+        () = shutdown.cancelled() => return,
+        () = door.lane.send(vec![Event::Connect(Box::new(arrival))]) => {}
+    }
 
     let ended = tokio::select! {
         biased;

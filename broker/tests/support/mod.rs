@@ -11,7 +11,7 @@ use std::net::SocketAddr;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use godwit_broker::{Broker, Config as BrokerConfig, Control};
+use godwit_broker::{Broker, BrokerError, Config as BrokerConfig, Control};
 use godwit_bus::{Config, Delivery, Inbox, Link, Session};
 use godwit_proto::id::NodeId;
 use godwit_proto::topic::{Filter, Topic};
@@ -26,7 +26,7 @@ pub(crate) struct Hub {
     pub(crate) address: SocketAddr,
     pub(crate) control: Control,
     shutdown: CancellationToken,
-    task: Option<JoinHandle<()>>,
+    task: Option<JoinHandle<Result<(), BrokerError>>>,
 }
 
 impl Hub {
@@ -49,7 +49,7 @@ impl Hub {
     /// Stops it; its port is free afterwards.
     pub(crate) async fn stop(mut self) -> SocketAddr {
         self.shutdown.cancel();
-        in_time(self.task.take().unwrap()).await.unwrap();
+        in_time(self.task.take().unwrap()).await.unwrap().unwrap();
         self.address
     }
 
