@@ -146,6 +146,8 @@ impl Admission {
     }
 
     async fn verify(&self, user: &str, password: &[u8], source: IpAddr) -> Result<(), Refusal> {
+        // Who guesses too fast is not told of a right guess either, remembered or not.
+        lock(&self.limiter).check(source, user, Instant::now())?;
         let (digest, generation) = {
             let mut remembered = lock(&self.remembered);
             let digest = remembered.digest(password);
@@ -156,6 +158,7 @@ impl Admission {
         };
         // Never closed.
         let _turn = self.verifying.acquire().await;
+        // Others may have failed while this one waited.
         lock(&self.limiter).check(source, user, Instant::now())?;
         let (accounts, name) = (self.accounts.clone(), user.to_owned());
         let password = password.to_vec();
@@ -177,3 +180,6 @@ impl Admission {
 fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
+
+#[cfg(test)]
+mod tests;
