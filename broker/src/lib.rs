@@ -161,7 +161,7 @@ impl Broker {
         if config.anonymous != Anonymous::Never {
             warn!(who = ?config.anonymous, "clients without an account are let in");
         }
-        let admission = Admission::new(accounts, config.anonymous);
+        let admission = Arc::new(Admission::new(accounts, config.anonymous));
         let rates = Arc::new(rates::Rates::new(config.rates));
         let (next, stopped) = (AtomicU64::new(1), CancellationToken::new());
         let door =

@@ -1,16 +1,22 @@
 //! The door as clients find it that say who they are.
 
 use std::net::SocketAddr;
+use std::pin::pin;
+use std::sync::mpsc;
+use std::time::Duration;
+
+use futures_util::{FutureExt, poll};
 
 use super::*;
 use crate::listener::{PeerAddress, Transport};
 
-/// Everybody's password is their name.
+/// Everybody's password is their name, and is looked at while the gate is open.
 #[derive(Debug)]
-struct Names;
+struct Gated(Mutex<mpsc::Receiver<()>>);
 
-impl Accounts for Names {
+impl Accounts for Gated {
     fn verify(&self, user: &str, password: &[u8]) -> bool {
+        let _opened = lock(&self.0).recv();
         user.as_bytes() == password
     }
 
@@ -23,8 +29,15 @@ impl Accounts for Names {
     }
 }
 
+/// A door behind a gate, which opens when the other one is dropped.
+fn gated() -> (mpsc::Sender<()>, Arc<Admission>) {
+    let (closed, opens) = mpsc::channel();
+    let accounts = Arc::new(Gated(Mutex::new(opens)));
+    (closed, Arc::new(Admission::new(accounts, Anonymous::Never)))
+}
+
 fn open() -> Arc<Admission> {
-    Arc::new(Admission::new(Arc::new(Names), Anonymous::Never))
+    gated().1
 }
 
 fn at(address: &str) -> Peer {
@@ -56,4 +69,63 @@ async fn a_guess_that_comes_too_early_is_refused_though_the_password_is_remember
     assert!(is_told_to_wait(come(&admission, &home, "alice", "wrong").await));
     assert!(is_told_to_wait(come(&admission, &home, "alice", "alice").await), "a right guess");
     assert_eq!(come(&admission, &at("192.0.2.2"), "alice", "alice").await, Ok(()));
+}
+
+#[tokio::test]
+async fn a_site_that_tries_name_after_name_must_wait_but_not_who_is_remembered() {
+    let (admission, home) = (open(), at("2001:db8::1"));
+    assert_eq!(come(&admission, &home, "alice", "alice").await, Ok(()));
+    for stranger in 0..30 {
+        let outcome = come(&admission, &home, &format!("stranger {stranger}"), "guess").await;
+        assert_eq!(outcome, Err(Refusal::WrongPassword), "{stranger}");
+    }
+    let neighbour = at("2001:db8::2");
+    assert!(is_told_to_wait(come(&admission, &neighbour, "bob", "bob").await));
+    assert_eq!(come(&admission, &home, "alice", "alice").await, Ok(()));
+    assert_eq!(come(&admission, &at("2001:db8:1::1"), "bob", "bob").await, Ok(()));
+}
+
+#[tokio::test]
+async fn few_of_a_site_wait_for_their_turn_and_the_others_are_refused_at_once() {
+    let (closed, admission) = gated();
+    let (home, elsewhere) = (at("192.0.2.1"), at("192.0.2.2"));
+    let mut first = pin!(come(&admission, &home, "alice", "alice"));
+    assert!(poll!(&mut first).is_pending());
+    let mut waiting = Vec::new();
+    for _ in 1..8 {
+        let mut next = Box::pin(come(&admission, &home, "alice", "alice"));
+        assert!(poll!(&mut next).is_pending());
+        waiting.push(next);
+    }
+    let ninth = come(&admission, &home, "bob", "bob").now_or_never();
+    assert_eq!(ninth.and_then(Result::err).map(|refusal| refusal.cause()), Some(Refused::Rate));
+    let other = come(&admission, &elsewhere, "bob", "bob").now_or_never();
+    assert_eq!(other, None, "another site's waits");
+    waiting.pop();
+    let mut ninth = pin!(come(&admission, &home, "bob", "bob"));
+    assert!(poll!(&mut ninth).is_pending(), "one that went has left its place");
+    drop(closed);
+    assert_eq!(first.await, Ok(()));
+    // In the order in which they came.
+    for next in waiting {
+        assert_eq!(next.await, Ok(()));
+    }
+    assert_eq!(ninth.await, Ok(()));
+}
+
+#[tokio::test]
+async fn a_failure_counts_though_the_client_did_not_wait_for_it() {
+    let (closed, admission) = gated();
+    let (home, ip) = (at("192.0.2.1"), "192.0.2.1".parse().unwrap());
+    for stranger in 0..29 {
+        lock(&admission.limiter).failed(ip, &stranger.to_string(), Instant::now());
+    }
+    assert_eq!(come(&admission, &home, "alice", "wrong").now_or_never(), None);
+    drop(closed);
+    let counted = async {
+        while lock(&admission.limiter).check_site(ip, Instant::now()).is_ok() {
+            tokio::task::yield_now().await;
+        }
+    };
+    tokio::time::timeout(Duration::from_secs(60), counted).await.expect("it counts");
 }
