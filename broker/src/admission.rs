@@ -1,17 +1,17 @@
 //! Who comes in: from what a client says of itself to what it may do.
 
+mod turns;
+
 use std::net::IpAddr;
-use std::num::NonZeroUsize;
 use std::sync::{Arc, Mutex, PoisonError};
-use std::thread::available_parallelism;
 use std::time::Instant;
 
 use bytestring::ByteString;
 use hashlink::LruCache;
 use rmqtt_codec::v5::ConnectAckReason;
-use tokio::sync::Semaphore;
 use tokio::task::spawn_blocking;
 
+use self::turns::{Crowded, Turns};
 use crate::access::{Limiter, Penalties, Rights, TooManyFailures};
 use crate::accounts::Accounts;
 use crate::config::Anonymous;
@@ -44,6 +44,8 @@ pub(crate) enum Refusal {
     Gone,
     #[error(transparent)]
     TooMany(#[from] TooManyFailures),
+    #[error(transparent)]
+    Crowded(#[from] Crowded),
 }
 
 impl Refusal {
@@ -52,7 +54,7 @@ impl Refusal {
         match self {
             Self::WrongPassword => ConnectAckReason::BadUserNameOrPassword,
             Self::Anonymous | Self::Certificate | Self::Gone => ConnectAckReason::NotAuthorized,
-            Self::TooMany(_) => ConnectAckReason::ConnectionRateExceeded,
+            Self::TooMany(_) | Self::Crowded(_) => ConnectAckReason::ConnectionRateExceeded,
         }
     }
 
@@ -63,7 +65,7 @@ impl Refusal {
             Self::WrongPassword => Refused::Password,
             Self::Certificate => Refused::Certificate,
             Self::Gone => Refused::Account,
-            Self::TooMany(_) => Refused::Rate,
+            Self::TooMany(_) | Self::Crowded(_) => Refused::Rate,
         }
     }
 }
@@ -74,8 +76,7 @@ pub(crate) struct Admission {
     accounts: Arc<dyn Accounts>,
     anonymous: Anonymous,
     limiter: Mutex<Limiter>,
-    /// Each verification takes its 19 MiB and a core.
-    verifying: Semaphore,
+    turns: Turns,
     remembered: Mutex<Remembered>,
 }
 
@@ -89,8 +90,14 @@ struct Remembered {
 }
 
 impl Remembered {
-    fn digest(&self, password: &[u8]) -> blake3::Hash {
-        blake3::keyed_hash(&self.key, password)
+    fn has(&mut self, user: &str, password: &[u8]) -> bool {
+        let digest = blake3::keyed_hash(&self.key, password);
+        self.by_user.get(user).is_some_and(|known| *known == digest)
+    }
+
+    fn insert(&mut self, user: &str, password: &[u8]) {
+        let digest = blake3::keyed_hash(&self.key, password);
+        self.by_user.insert(user.to_owned(), digest);
     }
 }
 
@@ -102,7 +109,7 @@ impl Admission {
             accounts,
             anonymous,
             limiter: Mutex::new(Limiter::new(Penalties::default())),
-            verifying: Semaphore::new(available_parallelism().map_or(1, NonZeroUsize::get)),
+            turns: Turns::new(),
             remembered: Mutex::new(Remembered { key, generation: 0, by_user }),
         }
     }
@@ -116,7 +123,7 @@ impl Admission {
 
     /// Who the client is, and what it may do.
     pub(crate) async fn admit(
-        &self,
+        self: &Arc<Self>,
         claim: Claim<'_>,
     ) -> Result<(Option<ByteString>, Rights), Refusal> {
         let user = self.user(claim).await?;
@@ -124,7 +131,7 @@ impl Admission {
         Ok((user, rights))
     }
 
-    async fn user(&self, claim: Claim<'_>) -> Result<Option<ByteString>, Refusal> {
+    async fn user(self: &Arc<Self>, claim: Claim<'_>) -> Result<Option<ByteString>, Refusal> {
         if let Some(certificate) = &claim.peer.certificate {
             let owner = self.accounts.of_certificate(certificate).ok_or(Refusal::Certificate)?;
             if claim.user.is_none_or(|user| user == owner) {
@@ -145,35 +152,57 @@ impl Admission {
         if may { Ok(None) } else { Err(Refusal::Anonymous) }
     }
 
-    async fn verify(&self, user: &str, password: &[u8], source: IpAddr) -> Result<(), Refusal> {
-        let (digest, generation) = {
-            let mut remembered = lock(&self.remembered);
-            let digest = remembered.digest(password);
-            if remembered.by_user.get(user).is_some_and(|known| *known == digest) {
-                return Ok(());
-            }
-            (digest, remembered.generation)
-        };
-        // Never closed.
-        let _turn = self.verifying.acquire().await;
+    async fn verify(
+        self: &Arc<Self>,
+        user: &str,
+        password: &[u8],
+        source: IpAddr,
+    ) -> Result<(), Refusal> {
+        // Who guesses too fast is not told of a right guess either, remembered or not.
         lock(&self.limiter).check(source, user, Instant::now())?;
-        let (accounts, name) = (self.accounts.clone(), user.to_owned());
-        let password = password.to_vec();
-        let verified = spawn_blocking(move || accounts.verify(&name, &password)).await;
-        if verified.unwrap_or(false) {
+        if lock(&self.remembered).has(user, password) {
+            return Ok(());
+        }
+        let turn = self.turns.take(source).await?;
+        {
+            let (mut limiter, now) = (lock(&self.limiter), Instant::now());
+            // Others may have failed while this one waited.
+            limiter.check(source, user, now)?;
+            limiter.check_site(source, now)?;
+        }
+        let (door, user, password) = (self.clone(), user.to_owned(), password.to_vec());
+        // Goes on to its end though the client goes: its turn lasts as long, and its failure counts.
+        let verified = spawn_blocking(move || {
+            let _turn = turn;
+            door.measure(&user, &password, source)
+        });
+        match verified.await {
+            Ok(true) => Ok(()),
+            _ => Err(Refusal::WrongPassword),
+        }
+    }
+
+    /// Whether that is the user's password, with what follows from it.
+    fn measure(&self, user: &str, password: &[u8], source: IpAddr) -> bool {
+        let generation = lock(&self.remembered).generation;
+        let is_right = self.accounts.verify(user, password);
+        if is_right {
             lock(&self.limiter).succeeded(source, user);
             let mut remembered = lock(&self.remembered);
             // What was right before a change may be wrong after it.
             if remembered.generation == generation {
-                remembered.by_user.insert(user.to_owned(), digest);
+                remembered.insert(user, password);
             }
-            return Ok(());
+        } else {
+            lock(&self.limiter).failed(source, user, Instant::now());
         }
-        lock(&self.limiter).failed(source, user, Instant::now());
-        Err(Refusal::WrongPassword)
+        is_right
     }
 }
 
 fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
+
+#[cfg(test)]
+mod tests;

@@ -34,7 +34,7 @@ pub(crate) struct Door {
     pub(crate) lane: Lane,
     pub(crate) outboxes: Outboxes,
     pub(crate) metrics: Arc<Metrics>,
-    pub(crate) admission: Admission,
+    pub(crate) admission: Arc<Admission>,
     pub(crate) rates: Arc<Rates>,
     pub(crate) next: AtomicU64,
     /// Cancelled when nobody answers any more.
@@ -112,7 +112,10 @@ pub(crate) async fn serve<S>(
         keep_alive,
         "client connected"
     );
-    door.lane.send(vec![Event::Connect(Box::new(arrival))]).await;
+    tokio::select! {
+        () = shutdown.cancelled() => return,
+        () = door.lane.send(vec![Event::Connect(Box::new(arrival))]) => {}
+    }
 
     let ended = tokio::select! {
         biased;

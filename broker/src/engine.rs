@@ -96,7 +96,7 @@ impl Engine {
         Ok((engine, entrance))
     }
 
-    /// Works until `stop`; what was sent before is handled.
+    /// Works until `stop`; what was sent before is handled. Ends before that when nothing can be kept.
     pub(crate) async fn run(mut self, stop: CancellationToken) {
         loop {
             let alarm = self.core.alarm_ms().map(|at| at.saturating_sub(now_ms()));
@@ -106,7 +106,13 @@ impl Engine {
             tokio::select! {
                 biased;
                 () = stop.cancelled() => break,
-                Some(number) = kept(&mut self.keeping) => self.release(number),
+                number = kept(&mut self.keeping) => match number {
+                    Some(number) => self.release(number),
+                    None => {
+                        tracing::error!("the store's thread is gone: nothing can be kept any more");
+                        return;
+                    }
+                },
                 Some((events, taken)) = self.events.next() => {
                     self.handle(events, &mut effects);
                     room = Some(taken);
@@ -175,6 +181,7 @@ impl Engine {
     }
 }
 
+/// The number of the next batch that is kept; `None` once the store's thread is gone.
 async fn kept(keeping: &mut Option<Keeping>) -> Option<u64> {
     match keeping {
         Some(keeping) => keeping.kept.recv().await,
@@ -234,5 +241,20 @@ mod tests {
         }
         stop.cancel();
         running.await.expect("the end");
+    }
+
+    #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+    async fn an_engine_ends_when_the_thread_of_its_store_has() {
+        let dir = tempfile::tempdir().expect("tempdir");
+        let store = Some(dir.path().join("broker.db"));
+        let config = Config { store, ..Config::default() };
+        let (mut engine, _lane) =
+            Engine::open(&config, Outboxes::default(), Arc::default(), Arc::new(Nobody))
+                .await
+                .expect("an engine");
+        // What the thread tells by is gone with it.
+        engine.keeping.as_mut().expect("a store").kept = mpsc::unbounded_channel().1;
+        let ended = engine.run(CancellationToken::new());
+        tokio::time::timeout(Duration::from_secs(10), ended).await.expect("it goes on");
     }
 }

@@ -7,7 +7,7 @@
 //!
 //! let broker = Broker::bind(Config::default()).await?;
 //! println!("clients may connect to {:?}", broker.addresses());
-//! broker.run(CancellationToken::new()).await;
+//! broker.run(CancellationToken::new()).await?;
 //! # Ok(())
 //! # }
 //! ```
@@ -76,7 +76,7 @@ use crate::listener::{BoundAddress, Doorstep, ListenError, Listeners};
 use crate::metrics::{Metrics, Refused};
 use crate::outbox::Outboxes;
 
-/// Why a broker cannot start.
+/// Why a broker cannot start, or go on.
 #[derive(Debug, thiserror::Error)]
 pub enum BrokerError {
     /// Its addresses or its certificate.
@@ -91,6 +91,9 @@ pub enum BrokerError {
     /// Threads for bulk.
     #[error("the threads for bulk do not start: is there memory for them?")]
     Threads(#[source] std::io::Error),
+    /// A part of it ended by itself.
+    #[error("a part of the broker broke: the log says which")]
+    Broken,
     /// It would be a broker for nobody.
     #[error(
         "nobody could come in: set `password-file`, or certificates with `tls.clients`, or say \
@@ -159,7 +162,7 @@ impl Broker {
         if config.anonymous != Anonymous::Never {
             warn!(who = ?config.anonymous, "clients without an account are let in");
         }
-        let admission = Admission::new(accounts, config.anonymous);
+        let admission = Arc::new(Admission::new(accounts, config.anonymous));
         let rates = Arc::new(rates::Rates::new(config.rates));
         let (next, stopped) = (AtomicU64::new(1), CancellationToken::new());
         let door =
@@ -186,25 +189,34 @@ impl Broker {
 
     /// Serves until `shutdown`; when it returns the ports are free, clients of MQTT 5 have been told
     /// why, and what is kept is written.
-    pub async fn run(self, shutdown: CancellationToken) {
-        let stop = CancellationToken::new();
+    ///
+    /// # Errors
+    /// [`BrokerError::Broken`], before `shutdown`: a broker that listens and answers nothing is worse
+    /// than none.
+    pub async fn run(self, shutdown: CancellationToken) -> Result<(), BrokerError> {
+        let (stop, over) = (CancellationToken::new(), shutdown.child_token());
         let _stopped = self.door.stopped.clone().drop_guard();
         // However this ends, even dropped with its runtime.
         let _stops_it = stop.clone().drop_guard();
         let (engine, ended) = (self.engine, stop.clone());
         // Not a task: on a worker it would stand behind those who copy bulk.
         let runtime = tokio::runtime::Handle::current();
-        let engine = tokio::task::spawn_blocking(move || runtime.block_on(engine.run(ended)));
-        let reporting = tokio::spawn(sys::run(self.control, shutdown.clone()));
+        // The engine's end is the broker's, asked for or not.
+        let ends_all = over.clone().drop_guard();
+        let engine = tokio::task::spawn_blocking(move || {
+            let _ends_all = ends_all;
+            runtime.block_on(engine.run(ended));
+        });
+        let reporting = tokio::spawn(sys::run(self.control, over.clone()));
         let room = Arc::new(Semaphore::new(self.door.config.max_connections));
         let (sink, mut arrivals) = mpsc::channel(64);
         let doorstep = Doorstep::new(self.door.rates.clone(), self.door.metrics.clone());
-        let listeners = self.listeners.run(Arc::new(doorstep), sink, shutdown.clone());
+        let listeners = self.listeners.run(Arc::new(doorstep), sink, over.clone());
         let listeners = tokio::spawn(listeners);
         let mut connections = JoinSet::new();
         loop {
             let (stream, peer) = tokio::select! {
-                () = shutdown.cancelled() => break,
+                () = over.cancelled() => break,
                 Some(arrival) = arrivals.recv() => arrival,
                 Some(_) = connections.join_next() => continue,
             };
@@ -215,7 +227,7 @@ impl Broker {
                 warn!(limit = self.door.config.max_connections, "client turned away: too many");
                 continue;
             };
-            let (door, over) = (self.door.clone(), shutdown.clone());
+            let (door, over) = (self.door.clone(), over.clone());
             let traffic = Arc::new(Traffic::new(Instant::now()));
             let told = traffic.clone();
             connections.spawn(self.bulk.serve(traffic, async move {
@@ -227,18 +239,20 @@ impl Broker {
         while connections.join_next().await.is_some() {}
         stop.cancel();
         let _ended = reporting.await;
-        if engine.await.is_err() || listeners.await.is_err() {
-            error!("a part of the broker panicked");
+        let have_panicked = engine.await.is_err() | listeners.await.is_err();
+        if have_panicked || !shutdown.is_cancelled() {
+            error!("a part of the broker broke");
+            return Err(BrokerError::Broken);
         }
         info!("MQTT broker stopped");
+        Ok(())
     }
 }
 
 /// Binds and runs a broker until `shutdown`.
 ///
 /// # Errors
-/// Like [`Broker::bind`].
+/// Like [`Broker::bind`] and [`Broker::run`].
 pub async fn run(config: Config, shutdown: CancellationToken) -> Result<(), BrokerError> {
-    Broker::bind(config).await?.run(shutdown).await;
-    Ok(())
+    Broker::bind(config).await?.run(shutdown).await
 }

@@ -124,8 +124,7 @@ async fn main() -> anyhow::Result<()> {
         stop.cancel();
     });
     tell_systemd(NotifyState::Ready);
-    broker.run(shutdown).await;
-    Ok(())
+    Ok(broker.run(shutdown).await?)
 }
 
 fn print_password(user: &str) -> anyhow::Result<()> {

@@ -2,8 +2,10 @@
 //!
 //! Counted for each address and user together: who guesses from elsewhere does not lock
 //! a user out, and a device with an old password does not lock out its neighbours behind
-//! the same address. `governor` was considered: it spaces events evenly and remembers
-//! every key, where guesses need a growing wait and strangers a bounded memory.
+//! the same address. Who tries one name after the other is held up by what its whole site
+//! may fail, at an even pace: devices that try again and again, each at its own growing
+//! wait, stay below that. `governor` was considered: it remembers every key, where
+//! guesses need a growing wait and strangers a bounded memory.
 
 use std::hash::{BuildHasher, RandomState};
 use std::net::{IpAddr, Ipv6Addr};
@@ -22,8 +24,12 @@ pub struct Penalties {
     pub longest_wait: Duration,
     /// After so long without a failure, and no wait left, all is forgotten.
     pub forgotten_after: Duration,
-    /// For how many pairs of address and user failures are remembered; those that tried
-    /// longest ago are forgotten first. At least 1.
+    /// A site (an address, of IPv6 a /64) may fail so often for all users together,
+    pub site_tries: u32,
+    /// and once more after each such time.
+    pub site_pause: Duration,
+    /// For how many pairs of address and user failures are remembered, and for how many
+    /// sites; those that tried longest ago are forgotten first. At least 1.
     pub capacity: usize,
 }
 
@@ -34,6 +40,8 @@ impl Default for Penalties {
             first_wait: Duration::from_secs(1),
             longest_wait: Duration::from_secs(300),
             forgotten_after: Duration::from_secs(900),
+            site_tries: 300,
+            site_pause: Duration::from_secs(1),
             capacity: 10_000,
         }
     }
@@ -53,6 +61,8 @@ pub struct TooManyFailures {
 pub struct Limiter {
     penalties: Penalties,
     failures: LruCache<Source, Failures>,
+    /// When the failures of each site are forgotten, one after the other, all of them.
+    sites: LruCache<IpAddr, Instant>,
     /// Users are kept as hashes that nobody can aim at: their names may be long.
     users: RandomState,
 }
@@ -69,8 +79,9 @@ struct Failures {
 impl Limiter {
     /// A limiter that has seen nothing.
     pub fn new(penalties: Penalties) -> Self {
-        let failures = LruCache::new(penalties.capacity.max(1));
-        Self { penalties, failures, users: RandomState::new() }
+        let capacity = penalties.capacity.max(1);
+        let (failures, sites) = (LruCache::new(capacity), LruCache::new(capacity));
+        Self { penalties, failures, sites, users: RandomState::new() }
     }
 
     /// Whether a password may be looked at now. A try that is refused here is not a
@@ -95,6 +106,20 @@ impl Limiter {
         }
     }
 
+    /// Whether the site of that address may have a password looked at now, whoever's. To be
+    /// asked besides [`check`](Self::check).
+    pub fn check_site(&mut self, address: IpAddr, now: Instant) -> Result<(), TooManyFailures> {
+        let Some(forgotten) = self.sites.get(&site(address)) else {
+            return Ok(());
+        };
+        let Penalties { site_tries, site_pause, .. } = self.penalties;
+        let one_more = forgotten.saturating_duration_since(now) + site_pause;
+        match one_more.saturating_sub(site_pause.saturating_mul(site_tries)) {
+            Duration::ZERO => Ok(()),
+            wait => Err(TooManyFailures { wait }),
+        }
+    }
+
     /// The password was wrong, or there is no such user.
     pub fn failed(&mut self, address: IpAddr, user: &str, now: Instant) {
         let source = self.source(address, user);
@@ -104,9 +129,12 @@ impl Limiter {
         };
         let failures = Failures { in_a_row: before.saturating_add(1), last: now };
         self.failures.insert(source, failures);
+        let forgotten = self.sites.get(&source.0).map_or(now, |forgotten| now.max(*forgotten));
+        self.sites.insert(source.0, forgotten + self.penalties.site_pause);
     }
 
-    /// The password was right: former failures are forgiven.
+    /// The password was right: former failures are forgiven, but not those of the site. Who
+    /// has an account may guess at others.
     pub fn succeeded(&mut self, address: IpAddr, user: &str) {
         self.failures.remove(&self.source(address, user));
     }
@@ -170,6 +198,12 @@ mod tests {
         /// The wait in milliseconds; 0 when a try is let through.
         fn wait_ms(&mut self, address: &str, user: &str) -> u128 {
             let checked = self.limiter.check(address.parse().unwrap(), user, self.now);
+            checked.map_or_else(|refused| refused.wait.as_millis(), |()| 0)
+        }
+
+        /// The same for a whole site.
+        fn site_wait_ms(&mut self, address: &str) -> u128 {
+            let checked = self.limiter.check_site(address.parse().unwrap(), self.now);
             checked.map_or_else(|refused| refused.wait.as_millis(), |()| 0)
         }
 
@@ -250,6 +284,43 @@ mod tests {
     }
 
     #[test]
+    fn a_site_that_tries_name_after_name_is_held_to_a_pace() {
+        let mut fixture = Fixture::default();
+        for stranger in 0..300 {
+            assert_eq!(fixture.site_wait_ms(HOME), 0, "{stranger}");
+            fixture.fail(HOME, &format!("stranger {stranger}"), 1);
+        }
+        assert_eq!(fixture.site_wait_ms(HOME), 1000);
+        assert_eq!(fixture.wait_ms(HOME, "alice"), 0, "it is another's fault");
+        fixture.limiter.succeeded(HOME.parse().unwrap(), "stranger 1");
+        fixture.pass(999);
+        assert_eq!(fixture.site_wait_ms("::ffff:192.0.2.1"), 1);
+        assert_eq!(fixture.site_wait_ms("192.0.2.2"), 0);
+        fixture.pass(1);
+        assert_eq!(fixture.site_wait_ms(HOME), 0);
+        fixture.fail(HOME, "one more", 1);
+        assert_eq!(fixture.site_wait_ms(HOME), 1000);
+        fixture.pass(300_000);
+        fixture.fail(HOME, "again", 299);
+        assert_eq!(fixture.site_wait_ms(HOME), 0, "all was forgotten");
+    }
+
+    #[test]
+    fn devices_with_old_passwords_do_not_hold_up_their_site() {
+        let mut fixture = Fixture::default();
+        let devices: Vec<_> = (0..30).map(|device| format!("press {device}")).collect();
+        for second in 0..7200 {
+            for device in &devices {
+                assert_eq!(fixture.site_wait_ms(HOME), 0, "in second {second}");
+                if fixture.wait_ms(HOME, device) == 0 {
+                    fixture.fail(HOME, device, 1);
+                }
+            }
+            fixture.pass(1000);
+        }
+    }
+
+    #[test]
     fn quiet_makes_old_failures_forgotten() {
         let mut fixture = Fixture::default();
         fixture.fail(HOME, "alice", 3);
@@ -285,6 +356,11 @@ mod tests {
             assert_ne!(fixture.wait_ms(HOME, "alice"), 0);
         }
         assert_eq!(fixture.limiter.failures.len(), 100);
+        for stranger in 0..1000 {
+            fixture.fail(&format!("192.0.3.{}", stranger % 256), "alice", 1);
+            fixture.fail(&format!("2001:db8:{stranger}::1"), "alice", 1);
+        }
+        assert_eq!(fixture.limiter.sites.len(), 100);
         assert_eq!(fixture.wait_ms(HOME, "bob"), 0);
     }
 

@@ -112,10 +112,12 @@ impl Rights {
         Self(Arc::new(Scope::Rules { publish, read, is_fabric: true }))
     }
 
-    /// True when a message that may be published to `topic` may be retained there: the fabric's
-    /// commands may not, for one that is replayed would be obeyed again.
-    pub fn may_retain(&self, topic: &str) -> bool {
-        !self.are_of_the_fabric() || !is_never_retained(topic)
+    /// True when that message may be published to `topic`, retained or not: the fabric's commands may
+    /// not be retained, for one that is replayed would be obeyed again. Without a payload it clears.
+    pub fn may_publish_message(&self, topic: &str, retain: bool, payload: &[u8]) -> bool {
+        let is_kept = retain && !payload.is_empty();
+        let is_never = is_kept && self.are_of_the_fabric() && is_never_retained(topic);
+        self.may_publish(topic) && !is_never
     }
 
     /// True for those of an account of the fabric; false for those by an ACL file, or without one.

@@ -10,6 +10,7 @@ use bytestring::ByteString;
 use rmqtt_codec::error::DecodeError;
 use rmqtt_codec::v5::{Connect, ConnectAck, ConnectAckReason, Packet};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
+use tokio::time::{Instant, sleep_until, timeout_at};
 
 use super::Door;
 use super::read::Reader;
@@ -24,6 +25,8 @@ use crate::metrics::Refused;
 use crate::notice::{Notices, shown};
 use crate::packet::{Codec, Greeting, Version, greeting};
 
+/// How much of what a client says behind CONNECT is read while it is judged.
+const EARLY_BYTES: usize = 4096;
 /// How many topics may have an alias, in each direction ...
 pub(super) const ALIASES: u16 = 64;
 /// ... and how long they may be together: they are remembered as long as the connection lasts.
@@ -32,9 +35,9 @@ pub(super) const ALIASED_BYTES: usize = 64 << 10;
 /// Why nobody came in.
 #[derive(Debug, thiserror::Error)]
 pub(super) enum NoGuest {
-    #[error("no CONNECT in time")]
+    #[error("no CONNECT in time, or no turn to sign in")]
     Late,
-    #[error("it went away before CONNECT")]
+    #[error("it went away before it was let in")]
     Gone,
     #[error("not MQTT")]
     Foreign,
@@ -104,11 +107,16 @@ pub(super) async fn greet(
     traffic: &Arc<Traffic>,
 ) -> Result<Guest, NoGuest> {
     let limit = Duration::from_millis(door.config.connect_timeout_ms);
+    let deadline = Instant::now() + limit;
     let mut buffer = BytesMut::with_capacity(1024);
     let hello = hello(door, &mut buffer, socket_in, socket_out);
-    let (mut codec, connect) =
-        tokio::time::timeout(limit, hello).await.map_err(|_| NoGuest::Late)??;
-    let judged = judge(door, connection, codec.version(), *connect, peer).await;
+    let (mut codec, connect) = timeout_at(deadline, hello).await.map_err(|_| NoGuest::Late)??;
+    let judged = tokio::select! {
+        biased;
+        judged = judge(door, connection, codec.version(), *connect, peer) => judged,
+        () = gone(&mut buffer, socket_in) => return Err(NoGuest::Gone),
+        () = sleep_until(deadline) => return Err(NoGuest::Late),
+    };
     match judged {
         Ok((mut arrival, answer)) => {
             let (aliases, max_packet) = (answer.aliases, answer.max_packet);
@@ -191,6 +199,19 @@ async fn hello(
     }
 }
 
+/// Ends when the client goes while it is judged. What it says meanwhile is heard later: one that has
+/// said all it has to say may close behind it.
+async fn gone(buffer: &mut BytesMut, socket_in: &mut (impl AsyncRead + Unpin)) {
+    while buffer.len() < EARLY_BYTES {
+        match socket_in.read_buf(buffer).await {
+            Ok(0) if !buffer.is_empty() => break,
+            Ok(0) | Err(_) => return,
+            Ok(_) => {}
+        }
+    }
+    std::future::pending().await
+}
+
 fn malformed(error: &DecodeError) -> ConnectAckReason {
     match error {
         DecodeError::MaxSizeExceeded { .. } => ConnectAckReason::PacketTooLarge,
@@ -249,7 +270,9 @@ async fn judge(
         if !is_topic(&will.topic) {
             return refused(ConnectAckReason::TopicNameInvalid);
         }
-        if will.topic.starts_with('$') || !rights.may_publish(&will.topic) {
+        let may = !will.topic.starts_with('$')
+            && rights.may_publish_message(&will.topic, will.retain, &will.message);
+        if !may {
             return refused(ConnectAckReason::NotAuthorized);
         }
     }

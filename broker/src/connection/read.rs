@@ -285,10 +285,8 @@ impl Reader {
             return Err(protocol("a response topic that is no topic"));
         }
         let rights = self.rights.load();
-        let is_kept = publish.retain && !publish.payload.is_empty();
         let may = !publish.topic.starts_with('$')
-            && rights.may_publish(&publish.topic)
-            && (!is_kept || rights.may_retain(&publish.topic));
+            && rights.may_publish_message(&publish.topic, publish.retain, &publish.payload);
         drop(rights);
         let event = if !may {
             self.door.metrics.publishes_refused.fetch_add(1, Ordering::Relaxed);

@@ -26,6 +26,7 @@ impl Core {
         let mut core = Self::new(limits, accounts.clone());
         core.now_ms = now_ms;
         core.next_message = image.next_message;
+        core.next_serial = next_serial(&image);
         for (message, account) in image.retained {
             core.retained.insert(message, account.as_ref());
         }
@@ -33,7 +34,6 @@ impl Core {
         for stored in image.sessions {
             let (user, client) = &stored.client;
             let serial = stored.serial;
-            core.next_serial = core.next_serial.max(serial + 1);
             let Some(rights) = accounts.rights(user.as_deref(), client) else {
                 effects.ops.push(Op::EndSession { serial });
                 continue;
@@ -95,4 +95,15 @@ impl Core {
         }
         core
     }
+}
+
+/// No session that is kept had so high a serial number, nor the publisher of any message: No Local
+/// tells by it whose a message is.
+fn next_serial(image: &Image) -> u64 {
+    let under_way = image.in_flight.iter().map(|(_, sent)| &sent.due.message);
+    let queued = image.queued.iter().map(|(_, due)| &due.message);
+    let retained = image.retained.iter().map(|(message, _)| message);
+    let publishers = under_way.chain(queued).chain(retained).map(|message| message.from);
+    let serials = image.sessions.iter().map(|stored| stored.serial);
+    serials.chain(publishers).max().unwrap_or(0) + 1
 }

@@ -46,10 +46,10 @@ impl Core {
             self.alarms.remove(&(at, key));
         }
         let Some(Will { message, .. }) = session.will.take() else { return };
-        if !session.rights.may_publish(&message.topic) {
+        let Message { topic, retain, payload, .. } = &*message;
+        if !session.rights.may_publish_message(topic, *retain, payload) {
             effects.counts.refused += 1;
-            let notice =
-                session.notice(self.now_ms, "will dropped", "not authorised", &message.topic);
+            let notice = session.notice(self.now_ms, "will dropped", "not authorised", topic);
             effects.notices.extend(notice);
             return;
         }

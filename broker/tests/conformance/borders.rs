@@ -8,7 +8,7 @@ use std::sync::Arc;
 use godwit_broker::Accounts;
 use godwit_broker::access::{Kind, Rights};
 use rmqtt_codec::types::{Publish, QoS};
-use rmqtt_codec::v5::{Connect, ConnectAckReason, PublishAckReason, PublishProperties};
+use rmqtt_codec::v5::{Connect, ConnectAckReason, LastWill, PublishAckReason, PublishProperties};
 
 use crate::client::{Client, Hub, clean, message, options, retained, will, with};
 use crate::wire::Version;
@@ -285,6 +285,23 @@ async fn a_command_is_kept_for_nobody() {
         let refused = client.publish_packet(stop("{}")).await;
         assert_eq!(refused, PublishAckReason::NotAuthorized, "{user}");
         assert_eq!(client.publish_packet(stop("")).await, PublishAckReason::Success, "{user}");
+    }
+}
+
+#[tokio::test]
+async fn a_command_is_kept_for_nobody_as_a_will_either() {
+    let hub = Hub::start_for(Arc::new(Book)).await;
+    let topic = "godwit/v1/tenant/t1/command/stop";
+    let (refused, let_in) = (ConnectAckReason::NotAuthorized, ConnectAckReason::Success);
+    for user in ["t1", "operator"] {
+        for (retain, payload, reason) in
+            [(true, "{}", refused), (true, "", let_in), (false, "{}", let_in)]
+        {
+            let last = LastWill { retain, ..will(topic, payload) };
+            let connect = Connect { last_will: Some(last), ..hello(user, "c") };
+            let (_, ack) = hub.greet(Version::V5, connect).await;
+            assert_eq!(ack.reason_code, reason, "{user}: {payload:?}, retained: {retain}");
+        }
     }
 }
 

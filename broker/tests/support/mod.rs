@@ -11,7 +11,7 @@ use std::net::SocketAddr;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use godwit_broker::{Broker, Config as BrokerConfig, Control};
+use godwit_broker::{Accounts, Broker, BrokerError, Config as BrokerConfig, Control};
 use godwit_bus::{Config, Delivery, Inbox, Link, Session};
 use godwit_proto::id::NodeId;
 use godwit_proto::topic::{Filter, Topic};
@@ -26,7 +26,7 @@ pub(crate) struct Hub {
     pub(crate) address: SocketAddr,
     pub(crate) control: Control,
     shutdown: CancellationToken,
-    task: Option<JoinHandle<()>>,
+    task: Option<JoinHandle<Result<(), BrokerError>>>,
 }
 
 impl Hub {
@@ -39,7 +39,14 @@ impl Hub {
     }
 
     pub(crate) async fn start_with(config: BrokerConfig) -> Self {
-        let broker = Broker::bind(config).await.unwrap();
+        Self::run(Broker::bind(config).await.unwrap())
+    }
+
+    pub(crate) async fn start_for(config: BrokerConfig, accounts: Arc<dyn Accounts>) -> Self {
+        Self::run(Broker::bind_with(config, accounts).await.unwrap())
+    }
+
+    fn run(broker: Broker) -> Self {
         let (address, control) = (broker.tcp_address().unwrap(), broker.control());
         let shutdown = CancellationToken::new();
         let task = Some(tokio::spawn(broker.run(shutdown.clone())));
@@ -49,7 +56,7 @@ impl Hub {
     /// Stops it; its port is free afterwards.
     pub(crate) async fn stop(mut self) -> SocketAddr {
         self.shutdown.cancel();
-        in_time(self.task.take().unwrap()).await.unwrap();
+        in_time(self.task.take().unwrap()).await.unwrap().unwrap();
         self.address
     }
 

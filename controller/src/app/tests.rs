@@ -44,7 +44,7 @@ async fn a_controller_greets_the_agents_that_were_there_first() {
     shutdown.cancel();
     running.await.unwrap().unwrap();
     over.cancel();
-    broker.await.unwrap();
+    broker.await.unwrap().unwrap();
 }
 
 #[tokio::test(flavor = "multi_thread")]

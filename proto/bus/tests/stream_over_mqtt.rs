@@ -9,7 +9,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use bytes::Bytes;
-use godwit_broker::Broker;
+use godwit_broker::{Broker, BrokerError};
 use godwit_bus::stream::{
     MqttLink, OffersOnly, Pending, ReceiveOptions, Receiving, StreamLink, Streams,
 };
@@ -29,7 +29,7 @@ const SIZE: usize = 100 << 20;
 struct Running {
     address: SocketAddr,
     stop: CancellationToken,
-    task: JoinHandle<()>,
+    task: JoinHandle<Result<(), BrokerError>>,
 }
 
 async fn start_broker(address: SocketAddr) -> Running {
@@ -44,7 +44,7 @@ async fn start_broker(address: SocketAddr) -> Running {
 impl Running {
     async fn stop(self) -> SocketAddr {
         self.stop.cancel();
-        self.task.await.expect("the broker ended well");
+        self.task.await.expect("no panic").expect("the broker ended well");
         self.address
     }
 }

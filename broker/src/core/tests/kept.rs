@@ -3,6 +3,7 @@
 use std::path::Path;
 
 use super::*;
+use crate::access::Kind;
 use crate::config::Durability;
 use crate::report::Inventory;
 use crate::store::Store;
@@ -230,4 +231,63 @@ async fn a_message_that_is_forgotten_may_be_kept_again_in_the_same_commit() {
     let mut next = next_life(&mut world, &path).await;
     let (heir, _) = next.connect(Hello::lasting("heir"));
     assert_eq!(next.heard(heir), ["1"]);
+}
+
+/// Everybody is the tenant alice.
+#[derive(Debug)]
+struct Alice;
+
+impl Accounts for Alice {
+    fn verify(&self, _user: &str, _password: &[u8]) -> bool {
+        true
+    }
+
+    fn of_certificate(&self, _certificate: &[u8]) -> Option<String> {
+        None
+    }
+
+    fn rights(&self, _user: Option<&str>, _client: &str) -> Option<Rights> {
+        Rights::of(&Kind::Tenant("alice".into())).ok()
+    }
+}
+
+#[test]
+fn a_will_that_came_in_with_other_rights_retains_no_command() {
+    let mut world = World::new();
+    world.core = Core::new(Limits::default(), Arc::new(Alice));
+    let (watcher, _) = world.connect(Hello::clean("w"));
+    world.subscribe(watcher, "godwit/v1/tenant/alice/#", 0);
+    for retain in [false, true] {
+        let mut hello = Hello::clean("c").with_will("godwit/v1/tenant/alice/command/stop", 0);
+        hello.will.iter_mut().for_each(|will| will.retain = retain);
+        let (mortal, _) = world.connect(hello);
+        world.leave(mortal, false);
+        assert_eq!(world.heard(watcher).len(), usize::from(!retain), "retained: {retain}");
+    }
+    assert_eq!(world.core.retained.size(), (0, 0));
+}
+
+#[tokio::test]
+async fn no_local_takes_nobody_for_a_publisher_of_an_earlier_life() {
+    let dir = tempfile::tempdir().expect("tempdir");
+    let path = dir.path().join("broker.db");
+    let mut world = World::new();
+    let (sleeper, _) = world.connect(Hello::lasting("sleeper"));
+    world.subscribe(sleeper, "queued", 1);
+    world.leave(sleeper, true);
+    let (publisher, _) = world.connect(Hello::clean("p"));
+    let kept = Publish { retain: true, ..publish("r", "kept", 0) };
+    world.event(Event::Publish(publisher, Box::new(kept)));
+    let (other, _) = world.connect(Hello::clean("q"));
+    world.publish(other, "queued", "m", 1);
+
+    let mut next = next_life(&mut world, &path).await;
+    for client in ["a", "b"] {
+        let (client, _) = next.connect(Hello::clean(client));
+        let no_local = SubscriptionOptions { no_local: true, ..options(1) };
+        next.subscribe_with(client, "r", no_local);
+        assert_eq!(next.heard(client), ["kept"]);
+        let serial = next.core.sessions[next.core.by_connection[&client]].serial;
+        assert!(serial > 3, "{serial} published what waits");
+    }
 }
