@@ -4,6 +4,7 @@
 //! otherwise stand still with us, both writing, nobody reading. What it reads too slowly makes it
 //! write more slowly: nothing is read from a client whose outbox is full.
 
+mod aliases;
 mod greet;
 mod read;
 mod write;

@@ -13,6 +13,7 @@ use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::time::{Instant, sleep_until, timeout_at};
 
 use super::Door;
+use super::aliases::ALIASES;
 use super::read::Reader;
 use super::write::Writer;
 use crate::admission::{Claim, Refusal};
@@ -27,10 +28,6 @@ use crate::packet::{Codec, Greeting, Version, greeting};
 
 /// How much of what a client says behind CONNECT is read while it is judged.
 const EARLY_BYTES: usize = 4096;
-/// How many topics may have an alias, in each direction ...
-pub(super) const ALIASES: u16 = 64;
-/// ... and how long they may be together: they are remembered as long as the connection lasts.
-pub(super) const ALIASED_BYTES: usize = 64 << 10;
 
 /// Why nobody came in.
 #[derive(Debug, thiserror::Error)]

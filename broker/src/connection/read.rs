@@ -1,7 +1,5 @@
 //! From the socket to the lane: every packet is judged, and what is in order goes on.
 
-use std::collections::HashMap;
-use std::num::NonZeroU16;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
@@ -17,7 +15,7 @@ use rmqtt_codec::v5::{
 use tokio::io::{AsyncRead, AsyncReadExt};
 use tokio::time::{Instant, timeout_at};
 
-use super::greet::{ALIASED_BYTES, ALIASES};
+use super::aliases::Aliases;
 use super::{Door, Ended};
 use crate::accounts::SharedRights;
 use crate::bulk::Traffic;
@@ -52,7 +50,7 @@ pub(super) struct Reader {
     /// The largest packet that has come whole, as far as a buffer begins with it.
     good_for: usize,
     rights: SharedRights,
-    aliases: HashMap<NonZeroU16, ByteString>,
+    aliases: Aliases,
     keep_alive: Option<Duration>,
     /// The session outlives the connection.
     is_lasting: bool,
@@ -86,7 +84,7 @@ impl Reader {
             buffer,
             good_for: SMALL,
             rights: arrival.rights.clone(),
-            aliases: HashMap::new(),
+            aliases: Aliases::default(),
             keep_alive: Some(keep_alive).filter(|time| !time.is_zero()),
             is_lasting: arrival.expiry_seconds > 0,
             events: Vec::new(),
@@ -269,7 +267,7 @@ impl Reader {
         let bytes = publish.payload.len() as u64;
         metrics.payload_bytes_received.fetch_add(bytes, Ordering::Relaxed);
         self.traffic.tell(publish.payload.len());
-        self.resolve(&mut publish)?;
+        self.aliases.resolve(&mut publish)?;
         if !is_topic(&publish.topic) {
             let what = format!("`{}` is no topic", shown(&publish.topic));
             return Err(Ended::Broken { reason: DisconnectReasonCode::TopicNameInvalid, what });
@@ -329,38 +327,6 @@ impl Reader {
         let expiry_seconds = asked.map(|seconds| seconds.min(most));
         Ended::Farewell(Parting { is_will_void, expiry_seconds })
     }
-
-    /// Puts the topic where an alias stands for it, and notes new aliases.
-    fn resolve(&mut self, publish: &mut Publish) -> Result<(), Ended> {
-        let alias = publish.properties.as_ref().and_then(|properties| properties.topic_alias);
-        let Some(alias) = alias else {
-            return match publish.topic.is_empty() {
-                true => Err(protocol("a PUBLISH without a topic")),
-                false => Ok(()),
-            };
-        };
-        let invalid = |what: String| {
-            Err(Ended::Broken { reason: DisconnectReasonCode::TopicAliasInvalid, what })
-        };
-        if alias.get() > ALIASES {
-            return invalid(format!("topic alias {alias} is above {ALIASES}"));
-        }
-        if !publish.topic.is_empty() {
-            self.aliases.insert(alias, publish.topic.to_string().into());
-            if self.aliases.values().map(|topic| topic.len()).sum::<usize>() > ALIASED_BYTES {
-                let what = format!("topics with an alias are longer than {ALIASED_BYTES} bytes");
-                return Err(Ended::Broken { reason: DisconnectReasonCode::QuotaExceeded, what });
-            }
-            return Ok(());
-        }
-        match self.aliases.get(&alias) {
-            Some(topic) => {
-                publish.topic = topic.clone();
-                Ok(())
-            }
-            None => Err(protocol("a topic alias that stands for nothing")),
-        }
-    }
 }
 
 /// A client that does not say what it has to in time.
@@ -399,7 +365,7 @@ fn check(subscribe: &Subscribe) -> Result<(), Ended> {
     Ok(())
 }
 
-fn protocol(what: &str) -> Ended {
+pub(super) fn protocol(what: &str) -> Ended {
     Ended::Broken { reason: DisconnectReasonCode::ProtocolError, what: what.into() }
 }
 

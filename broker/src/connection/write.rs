@@ -13,7 +13,7 @@ use rmqtt_codec::v5::{ConnectAck, ConnectAckReason, Disconnect, DisconnectReason
 use tokio::io::{AsyncWrite, AsyncWriteExt};
 use tokio::time::timeout;
 
-use super::greet::ALIASED_BYTES;
+use super::aliases::ALIASED_BYTES;
 use super::{Door, Ended};
 use crate::bulk::Traffic;
 use crate::core::Event;
