@@ -80,37 +80,41 @@ pub(crate) struct Admission {
     remembered: Mutex<Remembered>,
 }
 
-/// Digests of passwords that were right, under a key that nobody else has.
+/// Passwords that were looked at, as digests of user and password under a key that nobody else has.
 #[derive(Debug)]
 struct Remembered {
     key: [u8; 32],
     /// How often all of it was forgotten.
     generation: u64,
-    by_user: LruCache<String, blake3::Hash>,
+    /// What was right, by user.
+    right: LruCache<String, blake3::Hash>,
+    /// What was wrong. A device that has an old password tries it for ever: that is no guess, costs
+    /// nothing, and does not hold up its neighbours with the same account.
+    wrong: LruCache<blake3::Hash, ()>,
 }
 
 impl Remembered {
-    fn has(&mut self, user: &str, password: &[u8]) -> bool {
-        let digest = blake3::keyed_hash(&self.key, password);
-        self.by_user.get(user).is_some_and(|known| *known == digest)
+    fn digest(&self, user: &str, password: &[u8]) -> blake3::Hash {
+        let mut hasher = blake3::Hasher::new_keyed(&self.key);
+        hasher.update(&user.len().to_le_bytes()).update(user.as_bytes()).update(password);
+        hasher.finalize()
     }
 
-    fn insert(&mut self, user: &str, password: &[u8]) {
-        let digest = blake3::keyed_hash(&self.key, password);
-        self.by_user.insert(user.to_owned(), digest);
+    fn is_right(&mut self, user: &str, digest: blake3::Hash) -> bool {
+        self.right.get(user).is_some_and(|known| *known == digest)
     }
 }
 
 impl Admission {
     pub(crate) fn new(accounts: Arc<dyn Accounts>, anonymous: Anonymous) -> Self {
         let key = *blake3::hash(uuid::Uuid::new_v4().as_bytes()).as_bytes();
-        let by_user = LruCache::new(REMEMBERED);
+        let (right, wrong) = (LruCache::new(REMEMBERED), LruCache::new(REMEMBERED));
         Self {
             accounts,
             anonymous,
             limiter: Mutex::new(Limiter::new(Penalties::default())),
             turns: Turns::new(),
-            remembered: Mutex::new(Remembered { key, generation: 0, by_user }),
+            remembered: Mutex::new(Remembered { key, generation: 0, right, wrong }),
         }
     }
 
@@ -118,7 +122,8 @@ impl Admission {
     pub(crate) fn forget(&self) {
         let mut remembered = lock(&self.remembered);
         remembered.generation += 1;
-        remembered.by_user.clear();
+        remembered.right.clear();
+        remembered.wrong.clear();
     }
 
     /// Who the client is, and what it may do.
@@ -158,9 +163,17 @@ impl Admission {
         password: &[u8],
         source: IpAddr,
     ) -> Result<(), Refusal> {
+        let is_right = {
+            let mut remembered = lock(&self.remembered);
+            let digest = remembered.digest(user, password);
+            if remembered.wrong.get(&digest).is_some() {
+                return Err(Refusal::WrongPassword);
+            }
+            remembered.is_right(user, digest)
+        };
         // Who guesses too fast is not told of a right guess either, remembered or not.
         lock(&self.limiter).check(source, user, Instant::now())?;
-        if lock(&self.remembered).has(user, password) {
+        if is_right {
             return Ok(());
         }
         let turn = self.turns.take(source).await?;
@@ -186,15 +199,18 @@ impl Admission {
     fn measure(&self, user: &str, password: &[u8], source: IpAddr) -> bool {
         let generation = lock(&self.remembered).generation;
         let is_right = self.accounts.verify(user, password);
-        if is_right {
-            lock(&self.limiter).succeeded(source, user);
-            let mut remembered = lock(&self.remembered);
-            // What was right before a change may be wrong after it.
-            if remembered.generation == generation {
-                remembered.insert(user, password);
+        match is_right {
+            true => lock(&self.limiter).succeeded(source, user),
+            false => lock(&self.limiter).failed(source, user, Instant::now()),
+        }
+        let mut remembered = lock(&self.remembered);
+        // What was right before a change may be wrong after it, and the other way round.
+        if remembered.generation == generation {
+            let digest = remembered.digest(user, password);
+            match is_right {
+                true => drop(remembered.right.insert(user.to_owned(), digest)),
+                false => drop(remembered.wrong.insert(digest, ())),
             }
-        } else {
-            lock(&self.limiter).failed(source, user, Instant::now());
         }
         is_right
     }

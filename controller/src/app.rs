@@ -7,15 +7,14 @@
 //!                                └─ peer/… ────────▶ streams (images to nodes)
 //! ```
 
+mod error;
 mod hub;
 
 use std::net::{IpAddr, SocketAddr};
 use std::os::unix::fs::DirBuilderExt as _;
-use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
-use godwit_broker::BrokerError;
 use godwit_bus::stream::{MqttLink, Streams};
 use godwit_bus::{
     BrokerUrl, Credentials, Delivery, Inbox, Link, Publication, PublishError, Session,
@@ -29,21 +28,22 @@ use tokio::sync::{Mutex, broadcast, mpsc};
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
-use crate::accounts::{Accounts, PapersError};
+use crate::accounts::Accounts;
 use crate::api::{self, Api};
 use crate::commands::{Commands, Intake};
 use crate::config::{BrokerChoice, Config};
 use crate::decisions::Decisions;
-use crate::discovery::{BrokerPlace, Discovery, DiscoveryError};
+use crate::discovery::{BrokerPlace, Discovery};
 use crate::event::{BACKLOG, Event};
-use crate::images::{ImageError, Images};
+use crate::images::Images;
 use crate::latest::Latest;
 use crate::publish::Publisher;
 use crate::registry::Registry;
 use crate::service::{Parts, Service};
-use crate::store::{Store, StoreError, StoreHandle};
+use crate::store::{Store, StoreHandle};
 use crate::supply::Supply;
 
+pub use self::error::AppError;
 use self::hub::Hub;
 
 /// How many frames wait on their way to nodes.
@@ -52,57 +52,6 @@ const FRAMES: usize = 1024;
 const FAREWELL: Duration = Duration::from_secs(5);
 /// As large as an agent's: chunks of streams pass through this session too.
 const PACKET_BYTES: usize = 1 << 20;
-
-/// Why the controller cannot start, or had to stop.
-#[derive(Debug, thiserror::Error)]
-pub enum AppError {
-    /// The data directory cannot be made.
-    #[error("cannot make the data directory {path}: name another with --data-dir")]
-    DataDir {
-        /// The directory.
-        path: PathBuf,
-        /// What the kernel said.
-        source: std::io::Error,
-    },
-    /// Another controller of this data directory runs: two would overwrite each other.
-    #[error("another controller runs on {path}: stop it first, or name another --data-dir")]
-    Running {
-        /// The directory.
-        path: PathBuf,
-    },
-    /// The database cannot be opened.
-    #[error(transparent)]
-    Store(#[from] StoreError),
-    /// The images' directory cannot be opened.
-    #[error(transparent)]
-    Images(#[from] ImageError),
-    /// The embedded broker cannot listen.
-    #[error("the embedded broker cannot start")]
-    Broker(#[from] BrokerError),
-    /// The session with the broker cannot be opened.
-    #[error("cannot open a session with the broker")]
-    Session(#[from] PublishError),
-    /// The REST API cannot listen.
-    #[error("cannot listen on {address}: is another controller running? (--listen names another)")]
-    Listen {
-        /// The address.
-        address: SocketAddr,
-        /// What the kernel said.
-        source: std::io::Error,
-    },
-    /// There is neither a broker here nor one elsewhere.
-    #[error("there is no broker: name one with --broker")]
-    NoBroker,
-    /// The fabric's authority cannot be used.
-    #[error(transparent)]
-    Papers(#[from] PapersError),
-    /// The system has no random bytes.
-    #[error(transparent)]
-    Random(#[from] godwit_trust::NoRandomness),
-    /// mDNS does not work here.
-    #[error(transparent)]
-    Discovery(#[from] DiscoveryError),
-}
 
 /// A controller that listens; its clients are served once it runs.
 pub struct Controller {
@@ -237,9 +186,11 @@ impl Controller {
         tracing::info!(%fabric, rest = %self.rest_address, "controller is up");
 
         // The first part that ends, ends all: by the signal, or because it broke.
-        if parts.join_next().await.is_some() && !shutdown.is_cancelled() {
-            tracing::error!("a part of the controller ended by itself");
+        tokio::select! {
+            Some(_) = parts.join_next() => {}
+            Some(_) = brokers.join_next() => {}
         }
+        let is_broken = !shutdown.is_cancelled();
         parts_over.cancel();
         let farewell = async { while parts.join_next().await.is_some() {} };
         // An upload may go on for minutes; what it leaves is cleared at the next start.
@@ -254,7 +205,7 @@ impl Controller {
         broker_over.cancel();
         while brokers.join_next().await.is_some() {}
         tracing::info!("controller is down");
-        Ok(())
+        if is_broken { Err(AppError::Broken) } else { Ok(()) }
     }
 }
 

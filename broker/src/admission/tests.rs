@@ -85,6 +85,38 @@ async fn a_guess_that_comes_too_early_is_refused_though_the_password_is_remember
 }
 
 #[tokio::test]
+async fn a_device_that_tries_an_old_password_for_ever_guesses_once_and_holds_up_nobody() {
+    let (closed, admission, users) = noted();
+    drop(closed);
+    let home = at("192.0.2.1");
+    for _ in 0..50 {
+        let outcome = come(&admission, &home, "sensor", "old").await;
+        assert_eq!(outcome, Err(Refusal::WrongPassword));
+    }
+    assert_eq!(*lock(&users), ["sensor"], "it costs nothing");
+    assert_eq!(come(&admission, &home, "sensor", "sensor").await, Ok(()));
+    for guess in 0..5 {
+        let _ = come(&admission, &home, "sensor", &guess.to_string()).await;
+    }
+    assert!(
+        is_told_to_wait(come(&admission, &home, "sensor", "sensor").await),
+        "those are guesses"
+    );
+}
+
+#[tokio::test]
+async fn a_wrong_password_may_become_right() {
+    let (closed, admission, users) = noted();
+    drop(closed);
+    let home = at("192.0.2.1");
+    let outcome = come(&admission, &home, "sensor", "old").await;
+    assert_eq!(outcome, Err(Refusal::WrongPassword));
+    admission.forget();
+    let _ = come(&admission, &home, "sensor", "old").await;
+    assert_eq!(lock(&users).len(), 2, "it is looked at again");
+}
+
+#[tokio::test]
 async fn a_site_that_tries_name_after_name_must_wait_but_not_who_is_remembered() {
     let (admission, home) = (open(), at("2001:db8::1"));
     assert_eq!(come(&admission, &home, "alice", "alice").await, Ok(()));
