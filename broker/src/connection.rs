@@ -84,6 +84,8 @@ pub(crate) async fn serve<S>(
     let (mut socket_in, mut socket_out) = tokio::io::split(stream);
     let connection = ConnectionId(door.next.fetch_add(1, Ordering::Relaxed));
     let greeted = greet::greet(door, connection, &mut socket_in, &mut socket_out, &peer, traffic);
+    // What it needs, an idle client does not keep.
+    let greeted = Box::pin(greeted);
     let greeted = tokio::select! {
         () = shutdown.cancelled() => return,
         greeted = greeted => greeted,

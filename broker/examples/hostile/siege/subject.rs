@@ -22,6 +22,8 @@ use super::words::Account;
 pub(crate) const PREFIX: &str = "siege";
 /// No session outlives its connection for longer.
 const EXPIRY_SECONDS: u32 = 3;
+/// Many begin and say no more: this is what they cost.
+const CONNECT_TIMEOUT_MS: u32 = 1000;
 /// What a broker with a little of everything took before it was besieged may differ by that from
 /// what it takes afterwards.
 const SPARE_MB: f64 = 48.0;
@@ -77,6 +79,7 @@ impl Subject {
             "listen = ['{address}']\nadmin = '{admin}'\nanonymous = 'anyone'\n\
              password-file = {:?}\nacl-file = {:?}\nstore = {:?}\n\
              max-connections = {max_connections}\n\
+             connect-timeout-ms = {CONNECT_TIMEOUT_MS}\n\
              limits.max-session-expiry-seconds = {EXPIRY_SECONDS}\n\
              rates.connects-per-second = 0\n",
             file("passwords"),
