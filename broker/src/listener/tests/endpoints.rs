@@ -1,6 +1,7 @@
 //! Where to listen, and who gets in.
 
 use std::io::IoSlice;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::os::unix::fs::PermissionsExt;
 
 use tokio::io::AsyncWriteExt;
@@ -129,8 +130,13 @@ async fn plain_sockets_take_several_buffers_at_once() {
 
 #[tokio::test]
 async fn both_families_have_a_port_to_themselves() {
-    let mut four = Hall::open(listen(&["0.0.0.0:0"])).await;
-    let port = four.address().port();
+    // Below those that the kernel gives to others meanwhile.
+    let is_free = |port: &u16| {
+        let bind = |host: IpAddr| std::net::TcpListener::bind((host, *port)).is_ok();
+        bind(Ipv4Addr::UNSPECIFIED.into()) && bind(Ipv6Addr::UNSPECIFIED.into())
+    };
+    let port = (10_000..20_000).find(is_free).expect("a port that is free in both");
+    let mut four = Hall::open(listen(&[&format!("0.0.0.0:{port}")])).await;
     let mut six = Hall::open(listen(&[&format!("[::]:{port}")])).await;
     for (hall, host) in [(&mut four, "127.0.0.1"), (&mut six, "::1")] {
         let mut client = TcpStream::connect((host, port)).await.unwrap();
@@ -141,8 +147,8 @@ async fn both_families_have_a_port_to_themselves() {
     assert!(six.close().await);
     // And in the other order.
     assert!(four.close().await);
-    let six = Hall::open(listen(&["[::]:0"])).await;
-    Hall::open(listen(&[&format!("0.0.0.0:{}", six.address().port())])).await;
+    let _six = Hall::open(listen(&[&format!("[::]:{port}")])).await;
+    Hall::open(listen(&[&format!("0.0.0.0:{port}")])).await;
 }
 
 #[tokio::test]
