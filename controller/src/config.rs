@@ -3,13 +3,14 @@
 //! Read once into checked types; every default lets the demo run.
 
 use std::io;
-use std::net::{Ipv4Addr, SocketAddr};
+use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::path::{Path, PathBuf};
 
 use clap::Parser;
 use godwit_broker::Anonymous;
 use godwit_broker::listener::{Endpoint, EndpointError};
 use godwit_bus::{BrokerUrl, BrokerUrlError};
+use ipnet::Ipv6Net;
 use serde::Deserialize;
 
 use crate::service::{Pool, PoolError};
@@ -78,6 +79,12 @@ struct Settings {
     /// The containers' default route [default: none]
     #[arg(long, env = "GODWIT_POOL_GATEWAY", value_name = "ADDRESS")]
     pool_gateway: Option<Ipv4Addr>,
+    /// A network of IPv6 of which each container has an address as well [default: none]
+    #[arg(long, env = "GODWIT_POOL6", value_name = "NETWORK")]
+    pool6: Option<Ipv6Net>,
+    /// The containers' default route of IPv6 [default: none]
+    #[arg(long, env = "GODWIT_POOL6_GATEWAY", value_name = "ADDRESS", requires = "pool6")]
+    pool6_gateway: Option<Ipv6Addr>,
     /// Neither announce the fabric by mDNS nor look for nodes
     #[arg(long, env = "GODWIT_NO_MDNS", num_args = 0..=1, default_missing_value = "true")]
     no_mdns: Option<bool>,
@@ -181,11 +188,14 @@ impl Config {
                 names: settings.broker_name.unwrap_or_default(),
             }),
         };
-        let pool = Pool::new(
+        let mut pool = Pool::new(
             settings.pool.as_deref().unwrap_or("10.77.1.0/24"),
             settings.pool_prefix.unwrap_or(16),
             settings.pool_gateway,
         )?;
+        if let Some(network) = settings.pool6 {
+            pool = pool.with_ipv6(network, settings.pool6_gateway)?;
+        }
         Ok(Self {
             data_dir: settings.data_dir.unwrap_or_else(|| "/var/lib/godwit/controller".into()),
             listen: settings.listen.unwrap_or((Ipv4Addr::UNSPECIFIED, 7180).into()),
@@ -217,6 +227,8 @@ impl Settings {
             pool: self.pool.or(below.pool),
             pool_prefix: self.pool_prefix.or(below.pool_prefix),
             pool_gateway: self.pool_gateway.or(below.pool_gateway),
+            pool6: self.pool6.or(below.pool6),
+            pool6_gateway: self.pool6_gateway.or(below.pool6_gateway),
             no_mdns: self.no_mdns.or(below.no_mdns),
         }
     }
@@ -254,8 +266,8 @@ mod tests {
             BrokerChoice::Embedded(Embedded { listen, ..Embedded::default() })
         );
         assert!(config.has_mdns);
-        let address = config.pool.free([]).unwrap();
-        assert_eq!((address.ip, address.prefix), ([10, 77, 1, 1].into(), 16));
+        let interface = config.pool.free([]).unwrap();
+        assert_eq!(interface.addresses, ["10.77.1.1/16".parse().unwrap()]);
     }
 
     #[test]

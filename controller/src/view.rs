@@ -3,11 +3,12 @@
 
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
-use std::net::Ipv4Addr;
+use std::net::IpAddr;
 use std::sync::Arc;
 
-use godwit_proto::container::{Limits, Mode};
+use godwit_proto::container::{Interface, Limits, Mode};
 use godwit_proto::id::{ContainerId, ContainerName, ImageId, MigrationId, NodeId, Tenant};
+use ipnet::IpNet;
 use jiff::Timestamp;
 use serde::Serialize;
 use serde_json::Value;
@@ -31,9 +32,9 @@ pub struct ContainerView {
     pub intent: Intent,
     /// The move that is under way.
     pub migration: Option<MigrationId>,
-    pub ip: Ipv4Addr,
-    pub prefix: u8,
-    pub mac: String,
+    /// The first address of its first interface.
+    pub ip: Option<IpAddr>,
+    pub interfaces: Vec<InterfaceView>,
     pub epoch: String,
     pub exit_code: Option<i64>,
     pub error: Option<String>,
@@ -45,16 +46,34 @@ pub struct ContainerView {
     pub since: Timestamp,
 }
 
-impl ContainerView {
-    /// The container as it is stored, with the move that is under way.
-    pub fn new(row: &ContainerRow, migration: Option<MigrationId>) -> Self {
-        let spec = row.spec.clone();
-        let mac = spec.address.mac.iter().fold(String::new(), |mut text, byte| {
+/// One of a container's interfaces.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[expect(missing_docs, reason = "the fields are those of Interface")]
+pub struct InterfaceView {
+    pub mac: String,
+    pub addresses: Vec<IpNet>,
+    pub gateways: Vec<IpAddr>,
+}
+
+impl InterfaceView {
+    fn new(interface: &Interface) -> Self {
+        let mac = interface.mac.iter().fold(String::new(), |mut text, byte| {
             let colon = if text.is_empty() { "" } else { ":" };
             // Writing into a String cannot fail.
             let _ = write!(text, "{colon}{byte:02x}");
             text
         });
+        let Interface { addresses, gateways, .. } = interface.clone();
+        Self { mac, addresses, gateways }
+    }
+}
+
+impl ContainerView {
+    /// The container as it is stored, with the move that is under way.
+    pub fn new(row: &ContainerRow, migration: Option<MigrationId>) -> Self {
+        let spec = row.spec.clone();
+        let interfaces: Vec<_> = spec.interfaces.iter().map(InterfaceView::new).collect();
+        let first = interfaces.first().and_then(|first| first.addresses.first().copied());
         Self {
             id: spec.id,
             name: spec.name,
@@ -65,9 +84,8 @@ impl ContainerView {
             state: row.state,
             intent: row.intent,
             migration,
-            ip: spec.address.ip,
-            prefix: spec.address.prefix,
-            mac,
+            ip: first.map(|address| address.addr()),
+            interfaces,
             epoch: row.epoch.to_string(),
             exit_code: row.exit_code,
             error: row.error.clone(),

@@ -285,7 +285,7 @@ pub trait Engine: Send + Sync + 'static {
 
 #[cfg(test)]
 pub(crate) mod testing {
-    use godwit_proto::container::{Address, ContainerSpec, Limits};
+    use godwit_proto::container::{ContainerSpec, Limits};
 
     /// A container of the default tenant, with nothing special about it.
     pub(crate) fn spec() -> ContainerSpec {
@@ -300,12 +300,7 @@ pub(crate) mod testing {
             env: Default::default(),
             labels: Default::default(),
             limits: Limits::default(),
-            address: Address {
-                ip: [10, 77, 0, 50].into(),
-                prefix: 24,
-                mac: [2, 0x77, 0, 0, 0, 0x50],
-                gateway: None,
-            },
+            interfaces: Vec::new(),
         }
     }
 }

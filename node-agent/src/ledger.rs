@@ -70,6 +70,20 @@ const SCHEMA: &str = "
     CREATE TABLE IF NOT EXISTS record (container TEXT PRIMARY KEY, row TEXT NOT NULL) STRICT;
 ";
 
+/// A container has interfaces, with addresses of either family, where it had one address.
+const INTERFACES: &str = "
+    UPDATE record SET row = json_remove(
+        json_set(row, '$.spec.interfaces', json_array(json_object(
+            'mac', row -> '$.spec.address.mac',
+            'addresses',
+            json_array((row ->> '$.spec.address.ip') || '/' || (row ->> '$.spec.address.prefix')),
+            'gateways', json(iif(row ->> '$.spec.address.gateway' IS NULL, '[]',
+                                 json_array(row ->> '$.spec.address.gateway')))
+        ))),
+        '$.spec.address')
+    WHERE json_type(row, '$.spec.address') IS NOT NULL;
+";
+
 impl Ledger {
     /// Opens the ledger at `path` for a machine in boot `boot`, or begins a new one.
     ///
@@ -104,6 +118,7 @@ impl Ledger {
         connection
             .execute_batch("PRAGMA journal_mode=WAL; PRAGMA synchronous=FULL;")
             .and_then(|()| connection.execute_batch(SCHEMA))
+            .and_then(|()| connection.execute_batch(INTERFACES))
             .map_err(failed("make tables"))?;
         let ledger = Self { connection, path: path.to_path_buf() };
         let memory = ledger.recall(boot)?;
@@ -247,7 +262,9 @@ pub fn boot_id(rundir: &Path) -> std::io::Result<Uuid> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use godwit_proto::container::Interface;
     use godwit_proto::id::Run;
+    use godwit_proto::migration::{Phase, Role};
 
     fn boot(n: u128) -> Uuid {
         Uuid::from_u128(n)
@@ -270,6 +287,46 @@ mod tests {
         let (_, later) = Ledger::open(&path, boot(2)).unwrap();
         assert!(later.rebooted);
         assert_eq!(later.life.incarnation, memory.life.incarnation);
+    }
+
+    #[test]
+    fn what_an_earlier_agent_wrote_of_an_address_is_an_interface() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("ledger.db");
+        let (ledger, before) = Ledger::open(&path, boot(1)).unwrap();
+        for (gateway, gateways) in [("null", &[][..]), ("\"10.77.0.1\"", &["10.77.0.1"])] {
+            let mut record = Record {
+                spec: crate::engine::testing::spec(),
+                epoch: godwit_proto::id::Epoch { generation: 1, counter: 1 },
+                phase: Phase::Active,
+                role: Role::Owner,
+                peer: None,
+                mode: Default::default(),
+                image: None,
+                bwlimit: None,
+                grace_ms: None,
+                reason: None,
+            };
+            record.spec.interfaces.clear();
+            let now = serde_json::to_string(&record).unwrap();
+            let old = format!(
+                r#""address":{{"ip":"10.77.1.5","prefix":16,"mac":[2,103,10,77,1,5],"gateway":{gateway}}}"#
+            );
+            let row = now.replace(r#""interfaces":[]"#, &old);
+            assert_ne!(row, now);
+            let id = record.spec.id.to_string();
+            let insert = "INSERT OR REPLACE INTO record (container, row) VALUES (?1, ?2)";
+            ledger.connection.execute(insert, params![id, row]).unwrap();
+
+            let (_, memory) = Ledger::open(&path, boot(1)).unwrap();
+            assert_eq!(memory.life, before.life, "it was put aside");
+            record.spec.interfaces = vec![Interface {
+                mac: [2, 103, 10, 77, 1, 5],
+                addresses: vec!["10.77.1.5/16".parse().unwrap()],
+                gateways: gateways.iter().map(|text| text.parse().unwrap()).collect(),
+            }];
+            assert_eq!(memory.records, [record.clone()]);
+        }
     }
 
     #[test]

@@ -1,4 +1,4 @@
-//! The container's network: a namespace of its own, and one veth into the node's bridge.
+//! The container's network: a namespace of its own, and veths into the node's bridge.
 //!
 //! ```text
 //!   /run/netns/godwit-<8 hex>            the host
@@ -43,13 +43,15 @@ mod port;
 mod tests;
 mod tracking;
 
+use std::fs;
 use std::io;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
-use godwit_proto::container::Address;
+use godwit_proto::container::{Interface, MAX_INTERFACES};
 use godwit_proto::id::ContainerId;
 
 use exchange::Exchange;
+use hold::Line;
 use link::Links;
 
 pub use bridge::filters_bridged_frames;
@@ -120,38 +122,49 @@ impl Network {
         netns::is_mounted(&Self::path(id))
     }
 
-    /// Makes the namespace with its address, cut off from the bridge unless it was attached
+    /// Makes the namespace with its interfaces, cut off from the bridge unless they were attached
     /// before, and unguarded. Made already is success; made half is completed.
     pub async fn ensure(
         &self,
         id: ContainerId,
-        address: &Address,
+        interfaces: &[Interface],
     ) -> Result<PathBuf, NetworkError> {
         let path = Self::path(id);
         netns::ensure(&path).await?;
-        let host_end = host_end(id);
         let inside = Links::inside(&path).await?;
-        if inside.index(INSIDE).await?.is_none() {
-            // A host end without its peer cannot be: the veth was never moved.
-            self.links.delete(&host_end).await?;
-            self.links.add_veth(&host_end, index(id), &peer_name(id)).await?;
-            self.links.move_into(&peer_name(id), &path).await?;
-            inside.rename(&peer_name(id), INSIDE).await?;
+        inside.bring_up("lo").await?;
+        for (ordinal, interface) in interfaces.iter().enumerate() {
+            let (host_end, name) = (host_end(id, ordinal), inside_name(ordinal));
+            if inside.index(&name).await?.is_none() {
+                // A host end without its peer cannot be: the veth was never moved.
+                self.links.delete(&host_end).await?;
+                let peer = peer_name(id, ordinal);
+                self.links.add_veth(&host_end, index(id, ordinal), &peer).await?;
+                self.links.move_into(&peer, &path).await?;
+                inside.rename(&peer, &name).await?;
+            }
+            if interface.addresses.iter().any(|address| address.addr().is_ipv6()) {
+                prepare_ipv6(&path, &name).await?;
+            }
+            inside.configure(&name, interface).await?;
+            // Up long before it is attached: carrier takes its time to be believed.
+            self.links.bring_up(&host_end).await?;
         }
-        inside.configure(INSIDE, address).await?;
-        // Up long before it is attached: carrier takes its time to be believed.
-        self.links.bring_up(&host_end).await?;
         // An agent that died in a hand-over leaves it.
         self.unguard(id).await?;
         Ok(path)
     }
 
     /// Makes the container reachable: drops a guard that was left, attaches it to the bridge,
-    /// and announces its address there; attached already announces again.
+    /// and announces its addresses there; attached already announces again.
     ///
     /// For a restore, which needs its guard, there is [`Port::attach`].
-    pub async fn attach(&self, id: ContainerId, address: &Address) -> Result<(), NetworkError> {
-        let port = self.ready(id, address).await?;
+    pub async fn attach(
+        &self,
+        id: ContainerId,
+        interfaces: &[Interface],
+    ) -> Result<(), NetworkError> {
+        let port = self.ready(id, interfaces).await?;
         port.unguard()?;
         port.attach()?;
         port.announce()
@@ -160,11 +173,17 @@ impl Network {
     /// Opens the container's port, whose calls are cheap enough for the gap.
     ///
     /// Errors: `Io` or `NoLink` where [`Network::ensure`] was not called before. Cancel-safe.
-    pub async fn ready(&self, id: ContainerId, address: &Address) -> Result<Port, NetworkError> {
-        let host_end = host_end(id);
-        let index = self.links.must_index(&host_end).await?;
+    pub async fn ready(
+        &self,
+        id: ContainerId,
+        interfaces: &[Interface],
+    ) -> Result<Port, NetworkError> {
+        let mut indexes = Vec::new();
+        for ordinal in 0..interfaces.len() {
+            indexes.push(self.links.must_index(&host_end(id, ordinal)).await?);
+        }
         let bridge = self.links.must_index(&self.config.bridge).await?;
-        Port::open(&Self::path(id), host_end, index, bridge, address).await
+        Port::open(&Self::path(id), host_end(id, 0), &indexes, bridge, interfaces).await
     }
 
     /// Lets no IP packet into the container or out of it until [`Network::unguard`]; ARP
@@ -188,22 +207,31 @@ impl Network {
     /// Holds from now on what leaves the bridge for the container, up to 32 MiB as the kernel
     /// counts; what does not fit is dropped and [counted](Held::dropped).
     ///
-    /// To be called when the guard is up, and before the address is attached and announced.
+    /// To be called when the guard is up, and before the port is attached and announced.
     /// Dropping the result just ends it. Errors: `NoLink` without a veth, `Io`. Cancel-safe.
-    pub async fn hold(&self, id: ContainerId, address: &Address) -> Result<Held, NetworkError> {
-        self.hold_at_most(id, address, hold::HOLD_BYTES).await
+    pub async fn hold(
+        &self,
+        id: ContainerId,
+        interfaces: &[Interface],
+    ) -> Result<Held, NetworkError> {
+        self.hold_at_most(id, interfaces, hold::HOLD_BYTES).await
     }
 
     async fn hold_at_most(
         &self,
         id: ContainerId,
-        address: &Address,
+        interfaces: &[Interface],
         room: usize,
     ) -> Result<Held, NetworkError> {
-        let host_end = host_end(id);
-        let index = self.links.must_index(&host_end).await?;
         let bridge = bridge::seen(&self.links, &self.config.bridge).await?;
-        Held::begin(host_end, index, address.mac, bridge, room)
+        let mut lines = Vec::new();
+        for (ordinal, interface) in interfaces.iter().enumerate() {
+            let host_end = host_end(id, ordinal);
+            let index = self.links.must_index(&host_end).await?;
+            let room = room / interfaces.len();
+            lines.push(Line::begin(host_end, index, interface.mac, bridge, room)?);
+        }
+        Ok(Held::new(lines))
     }
 
     async fn filters(id: ContainerId) -> Result<Exchange, NetworkError> {
@@ -214,16 +242,35 @@ impl Network {
     /// Takes the container off the bridge: nothing reaches it, nothing leaves. Cut already, or
     /// no network at all, is success.
     pub async fn cut(&self, id: ContainerId) -> Result<(), NetworkError> {
-        self.links.release(&host_end(id)).await
+        for ordinal in 0..MAX_INTERFACES {
+            self.links.release(&host_end(id, ordinal)).await?;
+        }
+        Ok(())
     }
 
-    /// Removes the namespace and its veth; absent is success.
+    /// Removes the namespace and its veths; absent is success.
     ///
     /// The container's processes must be gone: a namespace lives while one of them does.
     pub async fn remove(&self, id: ContainerId) -> Result<(), NetworkError> {
-        self.links.delete(&host_end(id)).await?;
+        for ordinal in 0..MAX_INTERFACES {
+            self.links.delete(&host_end(id, ordinal)).await?;
+        }
         netns::remove(&Self::path(id)).await
     }
+}
+
+/// Allows IPv6 on an interface, whatever the node has of it, and no addresses or routes but those
+/// that it is given: what a router gave it here it would not have elsewhere.
+async fn prepare_ipv6(path: &Path, name: &str) -> Result<(), NetworkError> {
+    let settings = [("disable_ipv6", "0"), ("accept_ra", "0")];
+    let of = format!("/proc/sys/net/ipv6/conf/{name}");
+    let written = netns::inside(path, move || {
+        settings.iter().try_for_each(|(key, value)| fs::write(format!("{of}/{key}"), value))
+    });
+    written.await.map_err(|source| NetworkError::Io {
+        what: format!("allowing IPv6 on {name} (does this node's kernel have it?)"),
+        source,
+    })
 }
 
 /// What the kernel said when that was done to the container's namespace.
@@ -251,30 +298,39 @@ pub(crate) use netns::inside;
 
 /// What every namespace of ours is named with.
 const PREFIX: &str = "godwit-";
-/// The veth's name inside.
-const INSIDE: &str = "eth0";
-
 fn short(id: ContainerId) -> String {
     id.0.simple().to_string()[..8].to_owned()
 }
 fn namespace_name(id: ContainerId) -> String {
     format!("{PREFIX}{}", short(id))
 }
-fn host_end(id: ContainerId) -> String {
-    format!("gw{}", short(id))
+/// An interface's name inside.
+fn inside_name(ordinal: usize) -> String {
+    format!("eth{ordinal}")
+}
+/// The veth's end in the host.
+fn host_end(id: ContainerId, ordinal: usize) -> String {
+    link_name("gw", id, ordinal)
+}
+/// The other end's name before it is moved inside.
+fn peer_name(id: ContainerId, ordinal: usize) -> String {
+    link_name("gp", id, ordinal)
+}
+fn link_name(kind: &str, id: ContainerId, ordinal: usize) -> String {
+    match ordinal {
+        0 => format!("{kind}{}", short(id)),
+        _ => format!("{kind}{}-{ordinal}", short(id)),
+    }
 }
 /// The host end's index: one of its own, far above those that the kernel gives.
 ///
 /// When both ends of a veth happen to have the same index, each in its namespace, the
 /// kernel takes the change of carrier for one that is not urgent, and the link works up to
 /// a second late (measured in the lab; `linkwatch` compares the two).
-fn index(id: ContainerId) -> u32 {
-    let [a, b, c, d, ..] = *id.0.as_bytes();
-    u32::from_be_bytes([a, b, c, d]) >> 2 | 1 << 30
-}
-/// The other end's name before it is moved inside.
-fn peer_name(id: ContainerId) -> String {
-    format!("gp{}", short(id))
+fn index(id: ContainerId, ordinal: usize) -> u32 {
+    let all = id.0.as_bytes();
+    let four = std::array::from_fn(|at| all[(ordinal + at) % all.len()]);
+    u32::from_be_bytes(four) >> 2 | 1 << 30
 }
 
 #[cfg(test)]
@@ -285,7 +341,12 @@ mod names {
     fn names_fit_the_kernel_and_name_the_container() {
         let id: ContainerId = "6f1d1c1e-1111-4222-8333-444455556666".parse().expect("id");
         assert_eq!(Network::path(id), PathBuf::from("/run/netns/godwit-6f1d1c1e"));
-        assert_eq!(host_end(id), "gw6f1d1c1e");
-        assert!(peer_name(id).len() <= 15);
+        assert_eq!(host_end(id, 0), "gw6f1d1c1e");
+        let last = MAX_INTERFACES - 1;
+        assert_eq!(host_end(id, last), "gw6f1d1c1e-7");
+        assert!(peer_name(id, last).len() <= 15);
+        let indexes: std::collections::BTreeSet<_> =
+            (0..MAX_INTERFACES).map(|ordinal| index(id, ordinal)).collect();
+        assert_eq!(indexes.len(), MAX_INTERFACES);
     }
 }

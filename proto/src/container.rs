@@ -2,8 +2,9 @@
 //! make it again elsewhere.
 
 use std::collections::BTreeMap;
-use std::net::Ipv4Addr;
+use std::net::IpAddr;
 
+use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
 
 use crate::id::{ContainerId, ContainerName, ImageId, Tenant};
@@ -32,8 +33,8 @@ pub struct ContainerSpec {
     pub labels: BTreeMap<String, String>,
     /// What the container may use of its node.
     pub limits: Limits,
-    /// The container's own address, which moves with it.
-    pub address: Address,
+    /// Its interfaces, which move with it: `eth0`, `eth1` and so on. The first has the default route.
+    pub interfaces: Vec<Interface>,
 }
 
 impl ContainerSpec {
@@ -42,6 +43,11 @@ impl ContainerSpec {
     /// Carries the id, because a name used again is another container.
     pub fn engine_name(&self) -> String {
         format!("godwit-{}", self.id)
+    }
+
+    /// All of its addresses, without their networks.
+    pub fn addresses(&self) -> impl Iterator<Item = IpAddr> {
+        self.interfaces.iter().flat_map(|interface| &interface.addresses).map(IpNet::addr)
     }
 }
 
@@ -56,18 +62,19 @@ pub struct Limits {
     pub nano_cpus: Option<u64>,
 }
 
-/// An address on the node's bridge: given once by the controller, kept for life.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Address {
-    /// The IPv4 address.
-    pub ip: Ipv4Addr,
-    /// Length of the network's prefix in bits.
-    pub prefix: u8,
+/// An interface of a container: given once by the controller, kept for life.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Interface {
     /// The hardware address.
     pub mac: [u8; 6],
-    /// The default route, if the network has one.
-    pub gateway: Option<Ipv4Addr>,
+    /// Its addresses, each with its network's prefix; of either family.
+    pub addresses: Vec<IpNet>,
+    /// The default routes, at most one of a family.
+    pub gateways: Vec<IpAddr>,
 }
+
+/// A container has at most so many interfaces.
+pub const MAX_INTERFACES: usize = 8;
 
 /// What the kernel shows of a container's copy on one node.
 ///

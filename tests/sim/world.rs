@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use godwit_proto::container::{Address, ContainerSpec, Execution, Limits};
+use godwit_proto::container::{ContainerSpec, Execution, Limits};
 use godwit_proto::id::{ContainerId, Epoch, NodeId, Tenant};
 use uuid::Uuid;
 
@@ -241,6 +241,6 @@ fn spec(index: usize) -> Option<ContainerSpec> {
         env: BTreeMap::new(),
         labels: BTreeMap::new(),
         limits: Limits::default(),
-        address: Address { ip: [10, 77, 1, 1].into(), prefix: 16, mac: [2; 6], gateway: None },
+        interfaces: Vec::new(),
     })
 }

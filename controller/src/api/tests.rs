@@ -98,7 +98,7 @@ async fn a_container_is_made_found_and_listed() {
     let (status, made) = rest.post("/api/v1/containers", body).await;
     assert_eq!((status, &made["state"]), (202, &json!("creating")), "{made}");
     assert_eq!(made["ip"], "10.77.1.1");
-    assert_eq!(made["mac"], "02:67:0a:4d:01:01");
+    assert_eq!(made["interfaces"][0]["mac"], "02:67:0a:4d:01:01");
     assert_eq!(made["image_name"], "localhost/counter:latest");
     let id = made["id"].as_str().unwrap();
     for reference in ["web", id] {

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use godwit_proto::container::{Address, Limits};
+use godwit_proto::container::Limits;
 use godwit_proto::id::{Digest, Epoch, Life, Tenant};
 use godwit_proto::migration::drive::DeskWorld;
 use godwit_proto::migration::{Message, Order, Phase, Report, Role};
@@ -33,7 +33,7 @@ fn spec() -> ContainerSpec {
         env: BTreeMap::new(),
         labels: BTreeMap::new(),
         limits: Limits::default(),
-        address: Address { ip: [10, 77, 1, 1].into(), prefix: 16, mac: [2; 6], gateway: None },
+        interfaces: Vec::new(),
     }
 }
 

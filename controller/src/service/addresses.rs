@@ -1,10 +1,11 @@
-//! Addresses for containers: one each, for as long as it exists, wherever it runs.
+//! Addresses for containers: their own for as long as they exist, wherever they run.
 
 use std::fmt;
-use std::net::Ipv4Addr;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::str::FromStr;
 
-use godwit_proto::container::Address;
+use godwit_proto::container::Interface;
+use ipnet::{Ipv4Net, Ipv6Net};
 
 /// A range of addresses, with the network that it lies in.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -12,6 +13,14 @@ pub struct Pool {
     range: Range,
     network_prefix: u8,
     gateway: Option<Ipv4Addr>,
+    six: Option<Six>,
+}
+
+/// The network's addresses of IPv6.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Six {
+    network: Ipv6Net,
+    gateway: Option<Ipv6Addr>,
 }
 
 /// `10.77.1.0/24`: an aligned range.
@@ -35,6 +44,9 @@ pub enum PoolError {
         /// The pool's.
         pool: u8,
     },
+    /// No room behind the prefix.
+    #[error("`{0}` has no room for an IPv4 address behind its prefix: make that /96 or shorter")]
+    Narrow(Ipv6Net),
 }
 
 impl FromStr for Range {
@@ -74,15 +86,26 @@ impl Pool {
         if network_prefix > range.prefix || network_prefix == 0 {
             return Err(PoolError::Network { network: network_prefix, pool: range.prefix });
         }
-        Ok(Self { range, network_prefix, gateway })
+        Ok(Self { range, network_prefix, gateway, six: None })
     }
 
-    /// The lowest address that is not in `used`; `None` when all are.
+    /// The same with an address of that IPv6 network for each container as well.
+    ///
+    /// # Errors
+    /// [`PoolError::Narrow`].
+    pub fn with_ipv6(self, network: Ipv6Net, gateway: Option<Ipv6Addr>) -> Result<Self, PoolError> {
+        if network.prefix_len() > 96 {
+            return Err(PoolError::Narrow(network));
+        }
+        Ok(Self { six: Some(Six { network: network.trunc(), gateway }), ..self })
+    }
+
+    /// An interface with the lowest address that is not in `used`; `None` when all are.
     ///
     /// The first and the last address of the range are never given: in a network of its
-    /// own they are the network's and broadcast. The MAC follows from the IP, so that it is
-    /// as unique.
-    pub fn free(&self, used: impl IntoIterator<Item = Ipv4Addr>) -> Option<Address> {
+    /// own they are the network's and broadcast. The MAC and the IPv6 address follow from the
+    /// IPv4 address, so that they are as unique.
+    pub fn free(&self, used: impl IntoIterator<Item = Ipv4Addr>) -> Option<Interface> {
         let used: std::collections::BTreeSet<_> =
             used.into_iter().chain(self.gateway).map(Ipv4Addr::to_bits).collect();
         let last = self.range.first + (self.range.size() - 1);
@@ -91,7 +114,15 @@ impl Pool {
         let [a, b, c, d] = ip.octets();
         // 02: locally administered, so no vendor's.
         let mac = [0x02, b'g', a, b, c, d];
-        Some(Address { ip, prefix: self.network_prefix, mac, gateway: self.gateway })
+        let four = Ipv4Net::new(ip, self.network_prefix).ok()?;
+        let mut addresses = vec![four.into()];
+        if let Some(Six { network, .. }) = self.six {
+            let ip = Ipv6Addr::from_bits(network.addr().to_bits() | u128::from(free));
+            addresses.push(Ipv6Net::new(ip, network.prefix_len()).ok()?.into());
+        }
+        let six = self.six.and_then(|six| six.gateway).map(IpAddr::from);
+        let gateways = self.gateway.map(IpAddr::from).into_iter().chain(six).collect();
+        Some(Interface { mac, addresses, gateways })
     }
 }
 
@@ -110,15 +141,30 @@ mod tests {
         let pool = Pool::new("10.77.1.0/29", 16, Some([10, 77, 1, 1].into())).unwrap();
         let mut used: Vec<Ipv4Addr> = Vec::new();
         let mut macs = std::collections::BTreeSet::new();
-        while let Some(address) = pool.free(used.iter().copied()) {
-            assert_eq!(address.prefix, 16);
-            assert!(macs.insert(address.mac));
-            used.push(address.ip);
+        while let Some(interface) = pool.free(used.iter().copied()) {
+            assert!(macs.insert(interface.mac));
+            let [ipnet::IpNet::V4(address)] = interface.addresses[..] else { panic!("one") };
+            assert_eq!(address.prefix_len(), 16);
+            used.push(address.addr());
         }
         let last: Vec<u8> = used.iter().map(|ip| ip.octets()[3]).collect();
         assert_eq!(last, [2, 3, 4, 5, 6], "neither the ends nor the gateway");
         used.remove(1);
-        assert_eq!(pool.free(used).unwrap().ip, Ipv4Addr::new(10, 77, 1, 3));
+        let again = pool.free(used).unwrap();
+        assert_eq!(again.addresses, ["10.77.1.3/16".parse().unwrap()]);
+    }
+
+    #[test]
+    fn an_address_of_either_family_is_given_where_the_network_has_both() {
+        let gateway = Some("fd77::1".parse().unwrap());
+        let pool = Pool::new("10.77.1.0/24", 16, None).unwrap();
+        let both = pool.with_ipv6("fd77::/64".parse().unwrap(), gateway).unwrap();
+        let interface = both.free([]).unwrap();
+        let addresses = ["10.77.1.1/16", "fd77::a4d:101/64"].map(|text| text.parse().unwrap());
+        assert_eq!(interface.addresses, addresses);
+        assert_eq!(interface.gateways, ["fd77::1".parse::<IpAddr>().unwrap()]);
+        let narrow = "fd77::/112".parse().unwrap();
+        assert_eq!(pool.with_ipv6(narrow, None), Err(PoolError::Narrow(narrow)));
     }
 
     #[test]

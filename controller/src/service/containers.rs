@@ -1,6 +1,7 @@
 //! Making, starting, stopping and removing containers, and what they wrote.
 
 use std::collections::BTreeMap;
+use std::net::IpAddr;
 
 use godwit_proto::container::{ContainerSpec, Limits, Mode};
 use godwit_proto::frame::{NodeAnswer, NodeRequest};
@@ -62,8 +63,11 @@ impl Service {
         let rows = self.store("listing containers", |store| store.containers()).await?;
         let name = free_name(tenant, request.name, &rows)?;
         let node = self.place(&name, &image, request.node, request.memory_bytes)?;
-        let used = rows.iter().map(|row| row.spec.address.ip);
-        let address = self.parts.pool.free(used).ok_or_else(|| {
+        let used = rows.iter().flat_map(|row| row.spec.addresses()).filter_map(|ip| match ip {
+            IpAddr::V4(ip) => Some(ip),
+            IpAddr::V6(_) => None,
+        });
+        let interface = self.parts.pool.free(used).ok_or_else(|| {
             Refusal::new(
                 "addresses-exhausted",
                 format!("every address of the pool {} is in use", self.parts.pool),
@@ -81,7 +85,7 @@ impl Service {
             env: request.env.unwrap_or_default(),
             labels: request.labels.unwrap_or_default(),
             limits: Limits { memory_bytes: request.memory_bytes, nano_cpus: request.nano_cpus },
-            address,
+            interfaces: vec![interface],
         };
         self.parts.core.create(spec, node, request.start.unwrap_or(true)).await?;
         self.container(tenant, &id.to_string()).await

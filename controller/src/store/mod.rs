@@ -45,6 +45,7 @@ const STEPS: &[M<'_>] = &[
     M::up(include_str!("../../migrations/001-founding.sql")),
     M::up(include_str!("../../migrations/002-timeline.sql")),
     M::up(include_str!("../../migrations/003-accounts.sql")),
+    M::up(include_str!("../../migrations/004-interfaces.sql")),
 ];
 
 /// Why the database could not do what it was asked.

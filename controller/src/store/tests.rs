@@ -1,6 +1,6 @@
 use std::collections::BTreeMap;
 
-use godwit_proto::container::{Address, ContainerSpec, Limits, Mode};
+use godwit_proto::container::{ContainerSpec, Interface, Limits, Mode};
 use godwit_proto::id::{ContainerId, Epoch, Run, Tenant};
 use godwit_proto::timeline::Moment;
 use jiff::Timestamp;
@@ -29,12 +29,11 @@ fn container(name: &str, last_octet: u8) -> ContainerRow {
             env: BTreeMap::from([("A".into(), "ü".into())]),
             labels: BTreeMap::new(),
             limits: Limits { memory_bytes: Some(1 << 40), nano_cpus: None },
-            address: Address {
-                ip: [10, 77, 1, last_octet].into(),
-                prefix: 16,
+            interfaces: vec![Interface {
                 mac: [2, 0x67, 10, 77, 1, last_octet],
-                gateway: None,
-            },
+                addresses: vec![format!("10.77.1.{last_octet}/16").parse().unwrap()],
+                gateways: vec!["10.77.0.1".parse().unwrap()],
+            }],
         },
         node: "edge-a".parse().unwrap(),
         epoch: EPOCH,
@@ -148,6 +147,37 @@ fn a_name_and_an_address_belong_to_one_container() {
     }
     store.delete_container(first.spec.id).unwrap();
     store.insert_container(&container("counter", 2)).unwrap();
+}
+
+#[test]
+fn a_container_of_an_earlier_controller_has_an_interface_with_its_address() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("godwit.db");
+    let mut row = container("counter", 2);
+    let old = Migrations::from_slice(&STEPS[..3]);
+    {
+        let mut db = Connection::open(&path).unwrap();
+        old.to_latest(&mut db).unwrap();
+        let mut spec = serde_json::to_value(&row.spec).unwrap();
+        spec.as_object_mut().unwrap().remove("interfaces");
+        spec["address"] = serde_json::json!({
+            "ip": "10.77.1.2", "prefix": 16, "mac": [2, 103, 10, 77, 1, 2], "gateway": "10.77.0.1",
+        });
+        db.execute(
+            "INSERT INTO compute (id, tenant, name, spec, node, epoch_generation, epoch_counter,
+                                  intent, state, since, created)
+             VALUES (?1, 'default', 'counter', ?2, 'edge-a', 3, 1, 'create', 'creating', ?3, ?3)",
+            params![row.spec.id.to_string(), spec.to_string(), row.since.to_string()],
+        )
+        .unwrap();
+    }
+    let store = Store::open(&path).unwrap();
+    let found = store.container(row.spec.id).unwrap().unwrap();
+    assert_eq!(found.spec, row.spec);
+    row.spec.id = ContainerId(Uuid::new_v4());
+    row.spec.name = "other".parse().unwrap();
+    let refused = store.insert_container(&row);
+    assert!(matches!(refused, Err(StoreError::Taken { .. })), "{refused:?}");
 }
 
 #[test]

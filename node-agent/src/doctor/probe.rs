@@ -15,7 +15,7 @@ use std::process::ExitCode;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use godwit_proto::container::{Address, ContainerSpec, Execution, Limits, Mode};
+use godwit_proto::container::{ContainerSpec, Execution, Limits, Mode};
 use godwit_proto::id::{ContainerId, Epoch, ImageId};
 
 use super::trial::Trial;
@@ -341,7 +341,7 @@ fn spec(id: ContainerId, image: ImageId, args: Vec<String>) -> ContainerSpec {
         env: Default::default(),
         labels: Default::default(),
         limits: Limits::default(),
-        address: Address { ip: Ipv4Addr::LOCALHOST, prefix: 8, mac: [0; 6], gateway: None },
+        interfaces: Vec::new(),
     }
 }
 

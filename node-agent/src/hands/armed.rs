@@ -89,7 +89,7 @@ pub(super) async fn freeze<E: Engine>(
 ) -> Result<Digest, CallError> {
     let (spec, epoch) = (&record.spec, record.epoch);
     let to = record.peer.clone().ok_or(CallError::NoPeer)?;
-    let port = tools.network.ready(spec.id, &spec.address).await?;
+    let port = tools.network.ready(spec.id, &spec.interfaces).await?;
     tools.begin(record, Step::Freezing);
     let _gap = tools.expedite.begin();
     noted.note(Moment::Freezing);
@@ -286,7 +286,7 @@ pub(super) async fn open<E: Engine>(
     };
     tools.engine.open(spec, record.mode, noted, runs).await?;
     // Attached already, but where this life of the agent was not sent the images.
-    tools.network.attach(spec.id, &spec.address).await?;
+    tools.network.attach(spec.id, &spec.interfaces).await?;
     forget(tools, spec.id, Some(record.epoch)).await
 }
 
@@ -322,9 +322,9 @@ pub(super) async fn forget<E: Engine>(
 async fn claim<E: Engine>(tools: &Tools<E>, record: &Record) -> Result<(), CallError> {
     let spec = &record.spec;
     let gap = tools.expedite.begin();
-    let port = tools.network.ready(spec.id, &spec.address).await?;
+    let port = tools.network.ready(spec.id, &spec.interfaces).await?;
     port.guard()?;
-    let held = tools.network.hold(spec.id, &spec.address).await?;
+    let held = tools.network.hold(spec.id, &spec.interfaces).await?;
     port.attach()?;
     port.announce()?;
     tracing::info!(container = %spec.id, "the address is claimed: frames for it are held here");

@@ -47,15 +47,15 @@ async fn do_it<E: Engine>(
     match call {
         Call::Create => {
             images::require(tools, record, &Peer::Controller).await?;
-            let netns = tools.network.ensure(spec.id, &spec.address).await?;
+            let netns = tools.network.ensure(spec.id, &spec.interfaces).await?;
             tools.engine.create(spec, &netns).await?;
         }
         Call::Start => {
             // Of a move that it did not live to see.
             withdraw(tools, spec.id, record.epoch).await?;
             armed::forget(tools, spec.id, None).await?;
-            tools.network.ensure(spec.id, &spec.address).await?;
-            tools.network.attach(spec.id, &spec.address).await?;
+            tools.network.ensure(spec.id, &spec.interfaces).await?;
+            tools.network.attach(spec.id, &spec.interfaces).await?;
             tools.engine.start(spec).await?;
         }
         Call::Stop => {
@@ -96,7 +96,7 @@ async fn do_it<E: Engine>(
             tools.begin(record, Step::Opening);
             // First: what it sends in its first moment must not wait for an answer to an ARP
             // request that nobody heard.
-            tools.network.attach(spec.id, &spec.address).await?;
+            tools.network.attach(spec.id, &spec.interfaces).await?;
             tools.engine.open(spec, record.mode, noted, || {}).await?;
             let checkpoint = tools.checkpoint(spec.id, record.epoch);
             remove(&arrived::note_of(&checkpoint)).await?;
@@ -189,7 +189,7 @@ async fn thaw<E: Engine>(tools: &Tools<E>, record: &Record) -> Result<(), CallEr
     tools.begin(record, Step::Thawing);
     tools.streams.withdraw(&StreamId::Checkpoint { container, epoch });
     // The namespace may be gone after a reboot of the host; a thaw then fails below.
-    tools.network.attach(container, &record.spec.address).await?;
+    tools.network.attach(container, &record.spec.interfaces).await?;
     let thawed = tools.engine.thaw(&record.spec, record.mode).await;
     // Of no more use even where its processes have ended.
     let forgotten = armed::forget(tools, container, Some(epoch)).await;
@@ -205,7 +205,7 @@ async fn prepare<E: Engine>(tools: &Tools<E>, record: &Record) -> Result<(), Cal
     images::require(tools, record, &from.into()).await?;
     // First: what an earlier life attached would be open to all once it is unguarded.
     tools.network.cut(spec.id).await?;
-    let netns = tools.network.ensure(spec.id, &spec.address).await?;
+    let netns = tools.network.ensure(spec.id, &spec.interfaces).await?;
     tools.engine.prepare(spec, record.mode, &netns).await?;
     if record.mode == Mode::Live { armed::prepare(tools, record).await } else { Ok(()) }
 }

@@ -2,41 +2,52 @@
 //!
 //! ```text
 //! table inet godwit-guard {
-//!     chain in  { type filter hook prerouting priority -400; policy drop; }
-//!     chain out { type filter hook output priority -400; policy drop; }
+//!     chain in  { type filter hook prerouting priority -400; policy drop; (neighbours) accept }
+//!     chain out { type filter hook output priority -400; policy drop; (neighbours) accept }
 //! }
 //! ```
 //!
 //! In the container's namespace, while its sockets are not there yet, the kernel would answer
 //! every segment of a living connection with a reset, and what a half-built socket sends would
-//! confuse its peer. ARP passes: whoever asks for the address while it is guarded is told,
-//! and does not wait a second to ask again. Before connection tracking (-200), which would
+//! confuse its peer. ARP passes, and so do the solicitations and advertisements of IPv6:
+//! whoever asks for the address while it is guarded is told, and does not wait a second to
+//! ask again. Before connection tracking (-200), which would
 //! otherwise remember what was dropped. Traffic over `lo` is stopped too: a container's
 //! connections to itself are rebuilt one end after the other.
 
 use netlink_packet_netfilter::nftables::{
-    ChainAttribute, ChainMessage, Hook, InetHookNumber, NfTablesMessage, TableAttribute,
-    TableMessage,
+    ChainAttribute, ChainMessage, Cmp, DataAttribute, Expressions, Hook, Immediate, InetHookNumber,
+    Meta, MetaKey, NfTablesMessage, Operator, Payload, Register, RuleAttribute, RuleMessage,
+    TableAttribute, TableMessage, Verdict, VerdictAttribute,
 };
 use netlink_packet_netfilter::none::ControlMessage;
 use netlink_packet_netfilter::{
     NetfilterHeader, NetfilterMessage, NetfilterMessageInner, NetfilterProtoFamily,
 };
 use nix::libc;
-use rtnetlink::packet_core::{NLM_F_CREATE, NLM_F_REQUEST, NetlinkMessage};
+use rtnetlink::packet_core::{NLM_F_APPEND, NLM_F_CREATE, NLM_F_REQUEST, NetlinkMessage};
 
 use super::exchange::{acknowledged, encode};
 
 /// Nobody else's: it is made and removed as a whole.
 const TABLE: &str = "godwit-guard";
 const PRIORITY: i32 = -400;
+/// The protocol of neighbours, and the messages by which they ask and answer (RFC 4861).
+const ICMPV6: u8 = 58;
+const SOLICITATION: u8 = 135;
+const ADVERTISEMENT: u8 = 136;
+/// `NFT_PAYLOAD_TRANSPORT_HEADER`: offsets count from there.
+const TRANSPORT: u32 = 2;
 
-/// The batch that raises the guard; one that stands is left as it is.
+/// The batch that raises the guard; one that stands has its rules twice, which
+/// changes nothing.
 pub(super) fn raise() -> Vec<u8> {
     batch([
         (NfTablesMessage::NewTable(table()), NLM_F_CREATE),
         (NfTablesMessage::NewChain(chain("in", InetHookNumber::PreRouting)), NLM_F_CREATE),
         (NfTablesMessage::NewChain(chain("out", InetHookNumber::LocalOut)), NLM_F_CREATE),
+        (NfTablesMessage::NewRule(neighbours("in")), NLM_F_CREATE | NLM_F_APPEND),
+        (NfTablesMessage::NewRule(neighbours("out")), NLM_F_CREATE | NLM_F_APPEND),
     ])
 }
 
@@ -63,6 +74,47 @@ fn chain(name: &str, hook: InetHookNumber) -> ChainMessage {
             ChainAttribute::Hook(hook),
             ChainAttribute::Type("filter".into()),
             ChainAttribute::Policy(libc::NF_DROP.cast_unsigned()),
+        ],
+    }
+}
+
+/// Neighbours' questions and answers pass that chain.
+fn neighbours(chain: &str) -> RuleMessage {
+    let is = |operator, value| {
+        Expressions::Cmp(vec![
+            Cmp::SourceRegister(Register::Reg1),
+            Cmp::Op(operator),
+            Cmp::Data(DataAttribute::Value(vec![value])),
+        ])
+    };
+    let protocol = Expressions::Meta(vec![
+        Meta::DestinationRegister(Register::Reg1),
+        Meta::Key(MetaKey::L4Proto),
+    ]);
+    let message_type = Expressions::Payload(vec![
+        Payload::DestinationRegister(Register::Reg1),
+        Payload::Base(TRANSPORT),
+        Payload::Offset(0),
+        Payload::Len(1),
+    ]);
+    let verdict = VerdictAttribute::Code(Verdict::Other(libc::NF_ACCEPT.cast_unsigned()));
+    let accept = Expressions::Immediate(vec![
+        Immediate::DestinationRegister(Register::Verdict),
+        Immediate::Data(DataAttribute::Verdict(vec![verdict])),
+    ]);
+    let expressions = [
+        protocol,
+        is(Operator::Equal, ICMPV6),
+        message_type,
+        is(Operator::GreatherThanEqual, SOLICITATION),
+        is(Operator::LessThanEqual, ADVERTISEMENT),
+        accept,
+    ];
+    RuleMessage {
+        attributes: vec![
+            RuleAttribute::Table(TABLE.into()),
+            RuleAttribute::Chain(chain.into()),
+            RuleAttribute::Expressions(expressions.map(Into::into).into()),
         ],
     }
 }

@@ -33,6 +33,12 @@ const FRAME_BYTES: usize = OFFLOAD_BYTES + 14 + (64 << 10);
 #[derive(Debug)]
 #[must_use = "frames that are neither replayed nor sent back are lost"]
 pub struct Held {
+    lines: Vec<Line>,
+}
+
+/// What is held of one interface.
+#[derive(Debug)]
+pub(super) struct Line {
     frames: PacketSocket,
     host_end: String,
     bridge: Bridge,
@@ -58,6 +64,55 @@ pub struct Released {
 }
 
 impl Held {
+    pub(super) fn new(lines: Vec<Line>) -> Self {
+        Self { lines }
+    }
+
+    /// How many frames did not fit so far.
+    pub fn dropped(&self) -> u64 {
+        self.lines.iter().map(Line::dropped).sum()
+    }
+
+    /// Sends what was held into the container, in order, and holds no more.
+    ///
+    /// To be called at once after the guard was dropped: what comes between the two reaches
+    /// the container twice, as any network may let it; nothing is lost. Blocks its thread for
+    /// as long as the kernel takes, some microseconds for a frame. Errors: `Io` when the veth
+    /// is gone; what was not sent is lost then.
+    pub fn replay(self) -> Result<Released, NetworkError> {
+        self.release(Line::replay)
+    }
+
+    /// Sends what was held into the bridge, in order, and holds no more: the container runs
+    /// elsewhere, and has been announced there.
+    ///
+    /// They come from the bridge's own hardware address: from their senders', every switch on
+    /// the way would take the senders to be here, and the container's answers would go astray.
+    /// What was meant for everyone is left out: others have had it. Blocks its thread as
+    /// [`Held::replay`] does. Errors: `Io` when the bridge is gone; what was not sent is lost
+    /// then.
+    pub fn send_back(self) -> Result<Released, NetworkError> {
+        self.release(Line::send_back)
+    }
+
+    /// Every line is released, whatever becomes of the others.
+    fn release(
+        self,
+        release: impl Fn(&Line) -> Result<Released, NetworkError>,
+    ) -> Result<Released, NetworkError> {
+        let outcomes: Vec<_> = self.lines.iter().map(release).collect();
+        outcomes.into_iter().try_fold(Released::default(), |all, one| {
+            let one = one?;
+            Ok(Released {
+                frames: all.frames + one.frames,
+                bytes: all.bytes + one.bytes,
+                dropped: all.dropped + one.dropped,
+            })
+        })
+    }
+}
+
+impl Line {
     /// Begins to hold what leaves for the container through the link of that index.
     pub(super) fn begin(
         host_end: String,
@@ -82,33 +137,18 @@ impl Held {
         }
     }
 
-    /// How many frames did not fit so far.
-    pub fn dropped(&self) -> u64 {
+    fn dropped(&self) -> u64 {
         let lost = u64::from(self.frames.lost().unwrap_or(0));
         self.lost.fetch_add(lost, Ordering::Relaxed) + lost
     }
 
-    /// Sends what was held into the container, in order, and holds no more.
-    ///
-    /// To be called at once after the guard was dropped: what comes between the two reaches
-    /// the container twice, as any network may let it; nothing is lost. Blocks its thread for
-    /// as long as the kernel takes, some microseconds for a frame. Errors: `Io` when the veth
-    /// is gone; what was not sent is lost then.
-    pub fn replay(self) -> Result<Released, NetworkError> {
+    fn replay(&self) -> Result<Released, NetworkError> {
         self.stop()?;
         let released = self.drain(|frame| self.frames.send(frame).map(|()| true));
         released.map_err(|source| self.failed("replaying frames through", source))
     }
 
-    /// Sends what was held into the bridge, in order, and holds no more: the container runs
-    /// elsewhere, and has been announced there.
-    ///
-    /// They come from the bridge's own hardware address: from their senders', every switch on
-    /// the way would take the senders to be here, and the container's answers would go astray.
-    /// What was meant for everyone is left out: others have had it. Blocks its thread as
-    /// [`Held::replay`] does. Errors: `Io` when the bridge is gone; what was not sent is lost
-    /// then.
-    pub fn send_back(self) -> Result<Released, NetworkError> {
+    fn send_back(&self) -> Result<Released, NetworkError> {
         self.stop()?;
         let released = self.bridge.sender().and_then(|bridge| {
             self.drain(|frame| {
@@ -191,16 +231,24 @@ const LOAD_WORD: u32 = libc::BPF_LD | libc::BPF_W | libc::BPF_ABS;
 const IF_EQUAL: u32 = libc::BPF_JMP | libc::BPF_JEQ | libc::BPF_K;
 const IF_SET: u32 = libc::BPF_JMP | libc::BPF_JSET | libc::BPF_K;
 
-/// Passes what leaves through the link for that hardware address or for everyone, but no ARP:
-/// its answers are for the moment, and the kernel gives them through the guard.
-fn leaving_for(mac: [u8; 6]) -> [sock_filter; 12] {
+/// Passes what leaves through the link for that hardware address or for everyone, but nothing by
+/// which neighbours ask and answer, ARP or its like of IPv6: that is for the moment, and the kernel
+/// gives it through the guard.
+fn leaving_for(mac: [u8; 6]) -> [sock_filter; 18] {
     let [a, b, c, d, e, f] = mac;
     let about_frame = |what: libc::c_int| (libc::SKF_AD_OFF + what).cast_unsigned();
     [
         statement(LOAD_BYTE, about_frame(libc::SKF_AD_PKTTYPE)),
-        jump(IF_EQUAL, u32::from(libc::PACKET_OUTGOING), 0, 9),
+        jump(IF_EQUAL, u32::from(libc::PACKET_OUTGOING), 0, 15),
         statement(LOAD_HALF, about_frame(libc::SKF_AD_PROTOCOL)),
-        jump(IF_EQUAL, libc::ETH_P_ARP.cast_unsigned(), 7, 0),
+        jump(IF_EQUAL, libc::ETH_P_ARP.cast_unsigned(), 13, 0),
+        jump(IF_EQUAL, libc::ETH_P_IPV6.cast_unsigned(), 0, 5),
+        // The next header, and the type of the message behind it.
+        statement(LOAD_BYTE, 14 + 6),
+        jump(IF_EQUAL, ICMPV6, 0, 3),
+        statement(LOAD_BYTE, 14 + 40),
+        jump(IF_EQUAL, SOLICITATION, 8, 0),
+        jump(IF_EQUAL, ADVERTISEMENT, 7, 0),
         statement(LOAD_WORD, 0),
         jump(IF_EQUAL, u32::from_be_bytes([a, b, c, d]), 0, 2),
         statement(LOAD_HALF, 4),
@@ -211,6 +259,10 @@ fn leaving_for(mac: [u8; 6]) -> [sock_filter; 12] {
         statement(RETURN, 0),
     ]
 }
+
+const ICMPV6: u32 = 58;
+const SOLICITATION: u32 = 135;
+const ADVERTISEMENT: u32 = 136;
 
 fn statement(code: u32, k: u32) -> sock_filter {
     jump(code, k, 0, 0)

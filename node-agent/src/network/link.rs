@@ -2,13 +2,14 @@
 
 use std::fs;
 use std::io;
-use std::net::{IpAddr, Ipv4Addr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::os::fd::AsRawFd;
 use std::path::Path;
 
 use futures_util::TryStreamExt;
-use godwit_proto::container::Address;
+use godwit_proto::container::Interface;
 use nix::libc;
+use rtnetlink::packet_route::address::AddressHeaderFlags;
 use rtnetlink::packet_route::link::{LinkAttribute, LinkMessage};
 use rtnetlink::{Handle, LinkMessageBuilder, LinkUnspec, LinkVeth, RouteMessageBuilder};
 
@@ -120,27 +121,40 @@ impl Links {
         self.change(name, "bringing up", LinkMessageBuilder::up).await
     }
 
-    /// Brings up `lo` and the link with its address and default route; what is there stays.
+    /// Brings up the link with its addresses and default routes; what is there stays.
     pub(super) async fn configure(
         &self,
         name: &str,
-        address: &Address,
+        interface: &Interface,
     ) -> Result<(), NetworkError> {
-        self.bring_up("lo").await?;
         let has_mac = |link: &LinkMessage| {
-            let wanted = LinkAttribute::Address(address.mac.to_vec());
+            let wanted = LinkAttribute::Address(interface.mac.to_vec());
             link.attributes.contains(&wanted)
         };
         if !self.get(name).await?.is_some_and(|link| has_mac(&link)) {
-            let mac = address.mac.to_vec();
+            let mac = interface.mac.to_vec();
             self.change(name, "setting the hardware address of", |link| link.address(mac)).await?;
         }
         let index = self.must_index(name).await?;
-        let add = self.handle.address().add(index, IpAddr::V4(address.ip), address.prefix);
-        succeed(add.execute().await, &format!("giving {} to {name}", address.ip))?;
+        for address in &interface.addresses {
+            let mut add = self.handle.address().add(index, address.addr(), address.prefix_len());
+            // It is the controller's word that nobody else has it; and a copy that is made at the
+            // target of a move must find it ready.
+            add.message_mut().header.flags |= AddressHeaderFlags::Nodad;
+            succeed(add.execute().await, &format!("giving {address} to {name}"))?;
+        }
         self.bring_up(name).await?;
-        if let Some(gateway) = address.gateway {
-            let route = RouteMessageBuilder::<Ipv4Addr>::new().gateway(gateway).build();
+        for gateway in &interface.gateways {
+            let route = match *gateway {
+                IpAddr::V4(gateway) => RouteMessageBuilder::<Ipv4Addr>::new()
+                    .gateway(gateway)
+                    .output_interface(index)
+                    .build(),
+                IpAddr::V6(gateway) => RouteMessageBuilder::<Ipv6Addr>::new()
+                    .gateway(gateway)
+                    .output_interface(index)
+                    .build(),
+            };
             let added = self.handle.route().add(route).execute().await;
             succeed(added, &format!("adding the default route via {gateway}"))?;
         }

@@ -6,22 +6,21 @@
 use std::io;
 use std::path::Path;
 
-use godwit_proto::container::Address;
+use godwit_proto::container::Interface;
 use nix::libc;
 use nix::net::if_::if_nametoindex;
-use rtnetlink::packet_core::NetlinkSerializable;
 use rtnetlink::packet_route::RouteNetlinkMessage;
 use rtnetlink::sys::protocols::{NETLINK_NETFILTER, NETLINK_ROUTE};
 use rtnetlink::{LinkMessageBuilder, LinkUnspec};
 
 use super::exchange::{self, Exchange, acknowledged, encode};
 use super::packet::{PacketSocket, Receive};
-use super::{INSIDE, NetworkError, announce, guard, netns};
+use super::{NetworkError, announce, guard, inside_name, netns};
 
 /// The announcement is sent this often, for a frame may be lost.
 const ANNOUNCEMENTS: usize = 2;
 
-/// A container's port on the bridge, ready to be used in the gap.
+/// A container's port on the bridge, all of its interfaces, ready to be used in the gap.
 ///
 /// Every call is idempotent, needs no runtime, and blocks its thread only for as long as the
 /// kernel takes, which is well under a millisecond. The port is that of the namespace as it
@@ -34,38 +33,43 @@ pub struct Port {
     cut: Vec<u8>,
     /// In the container.
     filters: Exchange,
-    announcer: PacketSocket,
-    announcement: Vec<u8>,
+    /// A socket for each interface, with what it is to send.
+    announcers: Vec<(PacketSocket, Vec<Vec<u8>>)>,
 }
 
 impl Port {
-    /// Opens all that the port needs: the host's end by its index, the rest in the namespace.
+    /// Opens all that the port needs: the host's ends by their indexes, the rest in the namespace.
     pub(super) async fn open(
         path: &Path,
         host_end: String,
-        index: u32,
+        indexes: &[u32],
         bridge: u32,
-        address: &Address,
+        interfaces: &[Interface],
     ) -> Result<Self, NetworkError> {
         let failed = |source| NetworkError::Io {
             what: format!("opening sockets for {host_end} and in {}", path.display()),
             source,
         };
+        let frames: Vec<_> = interfaces.iter().map(announce::announcements).collect();
         let inside = netns::inside(path, || {
-            let announcer = PacketSocket::open()?;
-            announcer.bind(if_nametoindex(INSIDE)?, Receive::Nothing)?;
-            Ok((Exchange::open(NETLINK_NETFILTER)?, announcer))
+            let announcer = |(ordinal, frames)| {
+                let socket = PacketSocket::open()?;
+                socket.bind(if_nametoindex(&*inside_name(ordinal))?, Receive::Nothing)?;
+                Ok((socket, frames))
+            };
+            let announcers: io::Result<Vec<_>> =
+                frames.into_iter().enumerate().map(announcer).collect();
+            Ok((Exchange::open(NETLINK_NETFILTER)?, announcers?))
         });
-        let (filters, announcer) = inside.await.map_err(failed)?;
+        let (filters, announcers) = inside.await.map_err(failed)?;
         let routes = Exchange::open(NETLINK_ROUTE).map_err(failed)?;
-        let link = || LinkUnspec::new_with_index(index);
+        let link = |index: &u32| LinkUnspec::new_with_index(*index);
         Ok(Self {
             routes,
-            attach: change(link().controller(bridge).up()),
-            cut: change(link().nocontroller()),
+            attach: changes(indexes.iter().map(|index| link(index).controller(bridge).up())),
+            cut: changes(indexes.iter().map(|index| link(index).nocontroller())),
             filters,
-            announcer,
-            announcement: announce::gratuitous_arp(address),
+            announcers,
             host_end,
         })
     }
@@ -96,13 +100,15 @@ impl Port {
         }
     }
 
-    /// Tells everyone on the bridge that the address is here. Passes the guard.
+    /// Tells everyone on the bridge that the addresses are here. Passes the guard.
     ///
     /// Errors: `Io` when the link inside is gone or down.
     pub fn announce(&self) -> Result<(), NetworkError> {
         for _ in 0..ANNOUNCEMENTS {
-            let sent = self.announcer.send(&self.announcement);
-            sent.map_err(|source| self.failed("announcing", source))?;
+            for (announcer, frames) in &self.announcers {
+                let sent = frames.iter().try_for_each(|frame| announcer.send(frame));
+                sent.map_err(|source| self.failed("announcing", source))?;
+            }
         }
         Ok(())
     }
@@ -127,10 +133,6 @@ pub(super) fn lower(filters: &Exchange) -> io::Result<()> {
     filters.carry_out(&guard::lower())
 }
 
-fn change(link: LinkMessageBuilder<LinkUnspec>) -> Vec<u8> {
-    one(RouteNetlinkMessage::NewLink(link.build()))
-}
-
-fn one(message: impl NetlinkSerializable) -> Vec<u8> {
-    encode([acknowledged(message, 0)])
+fn changes(links: impl Iterator<Item = LinkMessageBuilder<LinkUnspec>>) -> Vec<u8> {
+    encode(links.map(|link| acknowledged(RouteNetlinkMessage::NewLink(link.build()), 0)))
 }

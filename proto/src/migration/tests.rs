@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use uuid::Uuid;
 
 use super::*;
-use crate::container::{Address, ContainerSpec, Execution, Limits};
+use crate::container::{ContainerSpec, Execution, Limits};
 use crate::id::{ContainerId, Digest, Epoch, Life, Run, Tenant};
 
 const RUN: Run = Run { generation: 1, nonce: 1 };
@@ -25,7 +25,7 @@ pub(super) fn spec(number: u128) -> ContainerSpec {
         env: BTreeMap::new(),
         labels: BTreeMap::new(),
         limits: Limits::default(),
-        address: Address { ip: [10, 77, 1, 1].into(), prefix: 16, mac: [2; 6], gateway: None },
+        interfaces: Vec::new(),
     }
 }
 

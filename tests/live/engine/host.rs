@@ -11,7 +11,7 @@ use std::time::Duration;
 use godwit_agent::engine::{Engine, EngineConfig, EngineError, ImageSink, Podman};
 use godwit_agent::moments::Noted;
 use godwit_agent::network::{Network, NetworkConfig};
-use godwit_proto::container::{Address, ContainerSpec, Execution, Limits, Mode};
+use godwit_proto::container::{ContainerSpec, Execution, Interface, Limits, Mode};
 use godwit_proto::id::{ContainerId, ImageId};
 use godwit_tests::program;
 
@@ -103,7 +103,7 @@ impl Host {
         let engine = Podman::start(config()).await.expect("podman's service");
         let network = Network::start(NetworkConfig::default()).await.expect("network");
         let spec = spec(import());
-        let netns = network.ensure(spec.id, &spec.address).await.expect("namespace");
+        let netns = network.ensure(spec.id, &spec.interfaces).await.expect("namespace");
         Self { engine, network, spec, netns, mode: Mode::Plain }
     }
 
@@ -111,7 +111,7 @@ impl Host {
     pub(crate) async fn running(mode: Mode) -> Self {
         let host = Self { mode, ..Self::up().await };
         host.engine.create(&host.spec, &host.netns).await.expect("create");
-        host.network.attach(host.spec.id, &host.spec.address).await.expect("attach");
+        host.network.attach(host.spec.id, &host.spec.interfaces).await.expect("attach");
         host.engine.start(&host.spec).await.expect("start");
         host.until_ticks_pass(20).await;
         host
@@ -199,7 +199,7 @@ impl Host {
         self.engine.destroy(&self.spec).await.expect("destroy");
         self.network.remove(self.spec.id).await.expect("remove namespace");
         self.netns =
-            self.network.ensure(self.spec.id, &self.spec.address).await.expect("namespace");
+            self.network.ensure(self.spec.id, &self.spec.interfaces).await.expect("namespace");
         self.engine.prepare(&self.spec, self.mode, &self.netns).await.expect("prepare");
     }
 
@@ -378,11 +378,10 @@ fn spec(image: ImageId) -> ContainerSpec {
         env: [("COLOUR".to_owned(), "blue".to_owned())].into(),
         labels: Default::default(),
         limits: Limits::default(),
-        address: Address {
-            ip: [10, 77, 1, last.max(1)].into(),
-            prefix: 16,
+        interfaces: vec![Interface {
             mac: [2, 0x77, 1, 0, 0, last],
-            gateway: None,
-        },
+            addresses: vec![format!("10.77.1.{}/16", last.max(1)).parse().expect("an address")],
+            gateways: Vec::new(),
+        }],
     }
 }

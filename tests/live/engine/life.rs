@@ -76,7 +76,8 @@ async fn kill_service(host: &Host) {
 fn its_address_answers_only_while_it_is_attached() {
     in_a_host(async {
         let host = Host::running(Mode::Plain).await;
-        let address = (host.spec.address.ip, 7000);
+        let ip = host.spec.addresses().next().expect("an address");
+        let address = (ip, 7000);
         let dial = || async {
             let dial = tokio::net::TcpStream::connect(address);
             matches!(
@@ -88,8 +89,8 @@ fn its_address_answers_only_while_it_is_attached() {
         host.network.cut(host.spec.id).await.expect("cut");
         host.network.cut(host.spec.id).await.expect("cut again");
         assert!(!dial().await, "cut");
-        host.network.attach(host.spec.id, &host.spec.address).await.expect("attach");
-        host.network.attach(host.spec.id, &host.spec.address).await.expect("attach again");
+        host.network.attach(host.spec.id, &host.spec.interfaces).await.expect("attach");
+        host.network.attach(host.spec.id, &host.spec.interfaces).await.expect("attach again");
         assert!(dial().await, "attached again");
         host.down().await;
     });

@@ -9,7 +9,10 @@ pub(crate) fn container(state: &str, intent: &str) -> Value {
         "id": COUNTER, "name": "counter", "tenant": "default",
         "image": "abcdef0123456789", "image_name": "localhost/counter:latest",
         "node": "edge-a", "state": state, "intent": intent, "migration": null,
-        "ip": "10.77.1.2", "prefix": 24, "mac": "02:67:0a:4d:01:02", "epoch": "1.1",
+        "ip": "10.77.1.2", "epoch": "1.1",
+        "interfaces": [{
+            "mac": "02:67:0a:4d:01:02", "addresses": ["10.77.1.2/16"], "gateways": [],
+        }],
         "exit_code": null, "error": null, "args": [], "env": {}, "labels": {"tier": "demo"},
         "limits": {"memory_bytes": null, "nano_cpus": null},
         "created": "2026-11-22T18:20:00Z", "since": "2026-11-22T18:20:00Z",

@@ -38,7 +38,7 @@ fn a_guarded_container_without_the_socket_does_not_reset_its_peer() {
         let (mut near, _far) = connect(&client, &source).await;
         network.cut(source.id).await.expect("cut");
 
-        let port = network.ready(target.id, &target.address).await.expect("port");
+        let port = network.ready(target.id, &target.interfaces).await.expect("port");
         port.guard().expect("guard");
         port.attach().expect("attach");
         port.announce().expect("announce");
@@ -57,7 +57,7 @@ fn guard_and_unguard_may_be_repeated() {
     on_a_node(|network| async move {
         let client = Guest::attached(&network, 2).await;
         let container = Guest::attached(&network, 9).await;
-        let port = network.ready(container.id, &container.address).await.expect("port");
+        let port = network.ready(container.id, &container.interfaces).await.expect("port");
         network.unguard(container.id).await.expect("unguarded already");
         for _ in 0..2 {
             network.guard(container.id).await.expect("guard");
@@ -87,18 +87,18 @@ fn the_guard_of_a_dead_agent_goes_with_the_next_ensure_or_attach() {
         drop(network);
 
         let network = Network::start(NetworkConfig::default()).await.expect("next agent");
-        network.ensure(container.id, &container.address).await.expect("ensure");
+        network.ensure(container.id, &container.interfaces).await.expect("ensure");
         let (mut near, mut far) = connect(&client, &container).await;
 
         network.guard(container.id).await.expect("guard");
-        network.attach(container.id, &container.address).await.expect("attach");
+        network.attach(container.id, &container.interfaces).await.expect("attach");
         send(&mut near, b"knock");
         assert_eq!(receive(&mut far, 5), b"knock");
 
         network.guard(container.id).await.expect("guard");
         network.remove(container.id).await.expect("remove");
-        network.ensure(container.id, &container.address).await.expect("ensure anew");
-        network.attach(container.id, &container.address).await.expect("attach anew");
+        network.ensure(container.id, &container.interfaces).await.expect("ensure anew");
+        network.attach(container.id, &container.interfaces).await.expect("attach anew");
         connect(&client, &container).await;
     });
 }

@@ -21,9 +21,9 @@ fn what_was_held_arrives_in_order_and_nobody_had_to_send_it_again() {
         let client = Guest::attached(&network, 2).await;
         let container = Guest::attached(&network, 9).await;
         let (mut near, mut far) = connect(&client, &container).await;
-        let port = network.ready(container.id, &container.address).await.expect("port");
+        let port = network.ready(container.id, &container.interfaces).await.expect("port");
         port.guard().expect("guard");
-        let held = network.hold(container.id, &container.address).await.expect("hold");
+        let held = network.hold(container.id, &container.interfaces).await.expect("hold");
         port.attach().expect("attach");
         port.announce().expect("announce");
 
@@ -31,7 +31,7 @@ fn what_was_held_arrives_in_order_and_nobody_had_to_send_it_again() {
         let delivered = container.count("Tcp", "InSegs").await;
         let resent = client.count("Tcp", "RetransSegs").await;
         // An ARP frame goes to everyone on the bridge: it is not held.
-        network.attach(client.id, &client.address).await.expect("client's announcement");
+        network.attach(client.id, &client.interfaces).await.expect("client's announcement");
         for part in [&b"one "[..], b"two ", b"three"] {
             send(&mut near, part);
         }
@@ -60,9 +60,9 @@ fn undivided_frames_survive_the_replay() {
         assert!(receive(&mut far, BYTES) == content(BYTES), "the stream is whole before the gap");
         writer.join().expect("writer");
 
-        let port = network.ready(container.id, &container.address).await.expect("port");
+        let port = network.ready(container.id, &container.interfaces).await.expect("port");
         port.guard().expect("guard");
-        let held = network.hold(container.id, &container.address).await.expect("hold");
+        let held = network.hold(container.id, &container.interfaces).await.expect("hold");
         let came = container.count("Ip", "InReceives").await;
         // As much as the client's kernel takes while nobody answers.
         let all = content(BYTES);
@@ -105,7 +105,7 @@ fn what_does_not_fit_is_dropped_and_counted() {
         receiver.recv(&mut [0; 8]).expect("receive");
 
         network.guard(container.id).await.expect("guard");
-        let held = network.hold_at_most(container.id, &container.address, 64 << 10).await;
+        let held = network.hold_at_most(container.id, &container.interfaces, 64 << 10).await;
         let held = held.expect("hold");
         for number in 0..SENT {
             sender.send_to(&number.to_be_bytes(), at).expect("send");
@@ -135,11 +135,11 @@ fn what_was_held_reaches_the_source_after_an_abort() {
         let target = Guest::new(&network, 9).await;
         let (mut near, mut far) = connect(&client, &source).await;
         let resent = client.count("Tcp", "RetransSegs").await;
-        let home = network.ready(source.id, &source.address).await.expect("source's port");
-        let port = network.ready(target.id, &target.address).await.expect("target's port");
+        let home = network.ready(source.id, &source.interfaces).await.expect("source's port");
+        let port = network.ready(target.id, &target.interfaces).await.expect("target's port");
         home.cut().expect("cut");
         port.guard().expect("guard");
-        let held = network.hold(target.id, &target.address).await.expect("hold");
+        let held = network.hold(target.id, &target.interfaces).await.expect("hold");
         port.attach().expect("attach");
         port.announce().expect("announce");
         let came = target.count("Ip", "InReceives").await;
@@ -164,7 +164,7 @@ fn what_was_held_reaches_the_source_after_an_abort() {
 
 /// The hardware address that the next frame to the guest comes from.
 async fn senders_seen(network: &Network, guest: &Guest) -> mpsc::Receiver<[u8; 6]> {
-    let link = super::super::host_end(guest.id);
+    let link = super::super::host_end(guest.id, 0);
     let index = network.links.must_index(&link).await.expect("link");
     let tap = PacketSocket::open().expect("tap");
     tap.bind(index, Receive::Filtered).expect("bind");

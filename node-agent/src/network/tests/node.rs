@@ -8,7 +8,7 @@ use std::thread;
 use std::time::Duration;
 use std::{fs, io};
 
-use godwit_proto::container::Address;
+use godwit_proto::container::Interface;
 use godwit_proto::id::ContainerId;
 use nix::mount::{MsFlags, mount};
 use nix::sched::{CloneFlags, unshare};
@@ -54,31 +54,39 @@ fn quieten() -> io::Result<()> {
 /// A namespace on the node's bridge: a container, or a client of one.
 pub(super) struct Guest {
     pub(super) id: ContainerId,
-    pub(super) address: Address,
+    pub(super) ip: Ipv4Addr,
+    pub(super) interfaces: Vec<Interface>,
     pub(super) path: PathBuf,
 }
 
 impl Guest {
     /// Makes the guest that has this address, off the bridge.
     pub(super) async fn new(network: &Network, last: u8) -> Self {
-        let address = Address {
-            ip: Ipv4Addr::new(10, 77, 0, last),
-            prefix: 24,
+        let ip = Ipv4Addr::new(10, 77, 0, last);
+        let interface = Interface {
             mac: [2, 0, 0, 0, 0, last],
-            gateway: None,
+            addresses: vec![format!("{ip}/24").parse().expect("an address")],
+            gateways: Vec::new(),
         };
+        Self::with(network, ip, vec![interface]).await
+    }
+
+    /// The same with interfaces of its own.
+    pub(super) async fn with(network: &Network, ip: Ipv4Addr, interfaces: Vec<Interface>) -> Self {
         let id: ContainerId = uuid::Uuid::new_v4().to_string().parse().expect("id");
         netns::ensure(&Network::path(id)).await.expect("namespace");
-        let guest = Self { id, address, path: Network::path(id) };
+        let guest = Self { id, ip, interfaces, path: Network::path(id) };
         guest.inside(quieten).await;
-        network.ensure(id, &address).await.expect("veth");
+        // Its own addresses are reached through it.
+        guest.inside(|| fs::write("/proc/sys/net/ipv6/conf/lo/disable_ipv6", "0")).await;
+        network.ensure(id, &guest.interfaces).await.expect("veth");
         guest
     }
 
     /// [`Guest::new`], attached.
     pub(super) async fn attached(network: &Network, last: u8) -> Self {
         let guest = Self::new(network, last).await;
-        network.attach(guest.id, &guest.address).await.expect("attach");
+        network.attach(guest.id, &guest.interfaces).await.expect("attach");
         guest
     }
 
@@ -92,12 +100,21 @@ impl Guest {
 
     /// Where the guest's server listens.
     pub(super) fn server(&self) -> SocketAddrV4 {
-        SocketAddrV4::new(self.address.ip, PORT)
+        SocketAddrV4::new(self.ip, PORT)
     }
 
     /// One of the guest's counters of TCP, IP or UDP.
     pub(super) async fn count(&self, group: &'static str, name: &'static str) -> u64 {
         self.inside(move || counter(Path::new("/proc/thread-self/net/snmp"), group, name)).await
+    }
+
+    /// One of the guest's counters of IPv6.
+    pub(super) async fn count6(&self, name: &'static str) -> u64 {
+        let table = || fs::read_to_string("/proc/thread-self/net/snmp6");
+        let table = self.inside(table).await;
+        let mut lines = table.lines().filter_map(|line| line.split_once(char::is_whitespace));
+        let (_, value) = lines.find(|(known, _)| *known == name).expect("a counter");
+        value.trim().parse().expect("a number")
     }
 
     /// Waits until the connection over the client's `port` has no bytes on the way: what
