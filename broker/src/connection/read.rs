@@ -132,10 +132,7 @@ impl Reader {
             // Who does not read what it is answered is not read either, nor who is too fast.
             outbox.below(limit_bytes).await;
             self.pay(std::mem::take(&mut packets), read).await;
-            if read < SMALL && self.buffer.is_empty() && self.buffer.capacity() > LARGE / 2 {
-                // It was for more than comes now.
-                self.buffer = BytesMut::with_capacity(SMALL);
-            }
+            give_back(&mut self.buffer, read);
             read = match self.fill(socket).await {
                 Ok(read) => read,
                 Err(ended) => return ended,
@@ -379,6 +376,13 @@ fn malformed(error: &DecodeError) -> Ended {
     Ended::Broken { reason, what: error.to_string() }
 }
 
+/// Makes an empty buffer small that was for more than comes now.
+fn give_back(buffer: &mut BytesMut, read: usize) {
+    if read < SMALL && buffer.is_empty() && buffer.capacity() > LARGE / 2 {
+        *buffer = BytesMut::with_capacity(SMALL);
+    }
+}
+
 fn well_formed(filter: &ByteString) -> Result<(), Ended> {
     if is_filter(filter) {
         return Ok(());
@@ -389,4 +393,22 @@ fn well_formed(filter: &ByteString) -> Result<(), Ended> {
 
 fn shown(topic: &str) -> String {
     topic.chars().take(80).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_buffer_that_grew_is_small_again_once_little_comes_and_nothing_is_in_it() {
+        let mut buffer = BytesMut::with_capacity(LARGE);
+        give_back(&mut buffer, LARGE);
+        assert!(buffer.capacity() >= LARGE, "more is coming");
+        buffer.extend_from_slice(b"a part");
+        give_back(&mut buffer, 6);
+        assert_eq!((&buffer[..], buffer.capacity() >= LARGE), (&b"a part"[..], true));
+        buffer.clear();
+        give_back(&mut buffer, 2);
+        assert!(buffer.capacity() < LARGE / 2);
+    }
 }

@@ -81,7 +81,7 @@ pub(super) async fn next_life(world: &mut World, path: &Path) -> World {
     next.now_ms = world.now_ms;
     next.next_connection = 1000;
     let mut effects = Effects::default();
-    next.core = Core::restore(limits, image, Arc::new(Anybody), next.now_ms, &mut effects);
+    next.core = Core::restore(limits, image, Arc::new(ANYBODY), next.now_ms, &mut effects);
     next.take_in(effects);
     next
 }
@@ -233,28 +233,11 @@ async fn a_message_that_is_forgotten_may_be_kept_again_in_the_same_commit() {
     assert_eq!(next.heard(heir), ["1"]);
 }
 
-/// Everybody is the tenant alice.
-#[derive(Debug)]
-struct Alice;
-
-impl Accounts for Alice {
-    fn verify(&self, _user: &str, _password: &[u8]) -> bool {
-        true
-    }
-
-    fn of_certificate(&self, _certificate: &[u8]) -> Option<String> {
-        None
-    }
-
-    fn rights(&self, _user: Option<&str>, _client: &str) -> Option<Rights> {
-        Rights::of(&Kind::Tenant("alice".into())).ok()
-    }
-}
-
 #[test]
 fn a_will_that_came_in_with_other_rights_retains_no_command() {
     let mut world = World::new();
-    world.core = Core::new(Limits::default(), Arc::new(Alice));
+    let alice = Told(|_, _| Rights::of(&Kind::Tenant("alice".into())).ok());
+    world.core = Core::new(Limits::default(), Arc::new(alice));
     let (watcher, _) = world.connect(Hello::clean("w"));
     world.subscribe(watcher, "godwit/v1/tenant/alice/#", 0);
     for retain in [false, true] {

@@ -160,35 +160,22 @@ fn a_message_of_qos_2_that_a_member_may_have_goes_to_nobody_else_when_its_sessio
 
 /// What each account may do follows from its kind, as in the fabric; clients whose id begins with
 /// `blind` may read `t/a` alone.
-#[derive(Debug)]
-struct Fabric;
-
-impl Accounts for Fabric {
-    fn verify(&self, _user: &str, _password: &[u8]) -> bool {
-        true
-    }
-
-    fn of_certificate(&self, _certificate: &[u8]) -> Option<String> {
-        None
-    }
-
-    fn rights(&self, user: Option<&str>, client: &str) -> Option<Rights> {
-        let of = |kind| Rights::of(&kind).ok();
-        match user {
-            Some("ops") => of(Kind::Operator),
-            Some(tenant) => of(Kind::Tenant(tenant.split('/').next()?.into())),
-            None if client.starts_with("blind") => {
-                let pattern = "t/a".parse().ok()?;
-                let rule = Rule { effect: Effect::Allow, action: Action::Subscribe, pattern };
-                Some(Rights::new(&[rule], Identity { user, client }))
-            }
-            None => Some(Rights::everything()),
+fn by_kind(user: Option<&str>, client: &str) -> Option<Rights> {
+    let of = |kind| Rights::of(&kind).ok();
+    match user {
+        Some("ops") => of(Kind::Operator),
+        Some(tenant) => of(Kind::Tenant(tenant.split('/').next()?.into())),
+        None if client.starts_with("blind") => {
+            let pattern = "t/a".parse().ok()?;
+            let rule = Rule { effect: Effect::Allow, action: Action::Subscribe, pattern };
+            Some(Rights::new(&[rule], Identity { user, client }))
         }
+        None => Some(Rights::everything()),
     }
 }
 
 fn fabric() -> World {
-    World { core: Core::new(Limits::default(), Arc::new(Fabric)), ..World::new() }
+    World { core: Core::new(Limits::default(), Arc::new(Told(by_kind))), ..World::new() }
 }
 
 #[test]
