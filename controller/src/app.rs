@@ -37,6 +37,7 @@ use crate::discovery::{BrokerPlace, Discovery};
 use crate::event::{BACKLOG, Event};
 use crate::images::Images;
 use crate::latest::Latest;
+use crate::overlays::Teller;
 use crate::publish::Publisher;
 use crate::registry::Registry;
 use crate::service::{Parts, Service};
@@ -139,6 +140,8 @@ impl Controller {
         });
         let (session, inbox) = Session::open(session_config(url, credentials, fabric))?;
         let (frames, outbound) = mpsc::channel(FRAMES);
+        let teller = Teller::new(self.store.clone(), registry.clone(), frames.clone());
+        parts.spawn(teller.run(events.subscribe(), over()));
         let decisions = Decisions::open(self.core_store, frames, events)?;
         let service = Service::new(Parts {
             core: Arc::new(decisions.clone()),
@@ -147,6 +150,8 @@ impl Controller {
             images: self.images.clone(),
             latest: latest.clone(),
             pool: self.config.pool,
+            ranges: self.config.ranges,
+            network: self.config.network.clone(),
             creating: Mutex::new(()),
         });
         let streams = Streams::new(

@@ -15,7 +15,7 @@ use crate::images::{Images, archive::tests::docker_archive};
 use crate::latest::Latest;
 use crate::refusal::Refusal;
 use crate::registry::Registry;
-use crate::service::{Parts, Pool, Service};
+use crate::service::{DIRECT, Parts, Pool, Ranges, Service};
 use crate::store::{AttemptRow, ContainerRow, ContainerState, Intent, Prediction, StoreHandle};
 use crate::view::{ContainerView, Fenced, MigrationView, Progress};
 
@@ -202,6 +202,11 @@ impl Core for StubCore {
             NodeRequest::RemoveImage { .. } => {
                 Err(Refusal::new("node-silent", "no answer", "try again"))
             }
+            NodeRequest::Ports(ports) => {
+                let held = ports.into_iter().filter(|(_, port)| *port == 22);
+                let held = held.map(|(protocol, port)| (protocol, port, "sshd".to_owned()));
+                Ok(NodeAnswer::Ports(held.collect()))
+            }
         };
         Box::pin(std::future::ready(answer))
     }
@@ -273,6 +278,8 @@ impl Stand {
             images,
             latest: Latest::default(),
             pool: Pool::new("10.77.1.0/29", 16, None).unwrap(),
+            ranges: Ranges { all: "10.128.0.0/28".parse().unwrap(), prefix: 29, has_ipv6: true },
+            network: DIRECT.to_owned(),
             creating: Mutex::new(()),
         });
         let (_, bytes) = docker_archive(Some("localhost/counter:latest"), &[7; 100]);

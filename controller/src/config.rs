@@ -10,13 +10,16 @@ use clap::Parser;
 use godwit_broker::Anonymous;
 use godwit_broker::listener::{Endpoint, EndpointError};
 use godwit_bus::{BrokerUrl, BrokerUrlError};
-use ipnet::Ipv6Net;
+use ipnet::{Ipv4Net, Ipv6Net};
 use serde::Deserialize;
 
-use crate::service::{Pool, PoolError};
+use crate::service::{DEFAULT, DIRECT, Pool, PoolError, Ranges};
 
 /// Where the file is looked for when none is named.
 const FILE: &str = "/etc/godwit/controller.toml";
+
+/// Where tenants' networks lie: private, and seldom used by anybody else.
+const NETWORKS: Ipv4Net = Ipv4Net::new_assert(Ipv4Addr::new(10, 128, 0, 0), 9);
 
 /// Where the embedded broker listens: to the network by TLS, to this machine as it comes.
 const LISTEN: [&str; 2] = ["0.0.0.0:8883=tls+secure-websocket", "127.0.0.1:1883"];
@@ -85,9 +88,33 @@ struct Settings {
     /// The containers' default route of IPv6 [default: none]
     #[arg(long, env = "GODWIT_POOL6_GATEWAY", value_name = "ADDRESS", requires = "pool6")]
     pool6_gateway: Option<Ipv6Addr>,
+    /// The network of containers that ask for none: `tenant` for each tenant's own, over VXLAN, or
+    /// `direct` for the nodes' own, where they share a layer 2 [default: direct]
+    #[arg(long, env = "GODWIT_NETWORK", value_name = "KIND")]
+    network: Option<NetworkKind>,
+    /// Where tenants' networks lie [default: 10.128.0.0/9]
+    #[arg(long, env = "GODWIT_NETWORKS", value_name = "RANGE")]
+    networks: Option<Ipv4Net>,
+    /// The prefix length of each tenant's network [default: 20]
+    #[arg(long, env = "GODWIT_NETWORKS_PREFIX", value_name = "BITS")]
+    networks_prefix: Option<u8>,
+    /// Tenants' networks have no IPv6: for nodes whose kernels lack it
+    #[arg(long, env = "GODWIT_NO_IPV6", num_args = 0..=1, default_missing_value = "true")]
+    no_ipv6: Option<bool>,
     /// Neither announce the fabric by mDNS nor look for nodes
     #[arg(long, env = "GODWIT_NO_MDNS", num_args = 0..=1, default_missing_value = "true")]
     no_mdns: Option<bool>,
+}
+
+/// What containers are attached to that ask for nothing.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, clap::ValueEnum, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum NetworkKind {
+    /// Their tenant's network.
+    Tenant,
+    /// The nodes' own network.
+    #[default]
+    Direct,
 }
 
 /// The broker in this process.
@@ -119,8 +146,12 @@ pub struct Config {
     pub listen: SocketAddr,
     /// The broker.
     pub broker: BrokerChoice,
-    /// Addresses for containers.
+    /// Addresses for containers in the nodes' own network.
     pub pool: Pool,
+    /// Where tenants' networks lie.
+    pub ranges: Ranges,
+    /// The network of containers that ask for none.
+    pub network: String,
     /// Announce by mDNS, and look for nodes.
     pub has_mdns: bool,
     /// How the log is written.
@@ -155,6 +186,17 @@ pub enum ConfigError {
     /// The pool is none.
     #[error(transparent)]
     Pool(#[from] PoolError),
+    /// Tenants' networks do not fit where they are to lie.
+    #[error(
+        "networks of /{prefix} do not fit into {all}: give --networks a shorter prefix than \
+         --networks-prefix, which is from 8 to 29"
+    )]
+    Networks {
+        /// Where they are to lie.
+        all: Ipv4Net,
+        /// Each one's prefix.
+        prefix: u8,
+    },
     /// A broker elsewhere does not listen here.
     #[error("--broker and --broker-listen exclude each other: give one of them")]
     TwoBrokers,
@@ -196,7 +238,22 @@ impl Config {
         if let Some(network) = settings.pool6 {
             pool = pool.with_ipv6(network, settings.pool6_gateway)?;
         }
+        let ranges = Ranges {
+            all: settings.networks.unwrap_or(NETWORKS).trunc(),
+            prefix: settings.networks_prefix.unwrap_or(20),
+            has_ipv6: !settings.no_ipv6.unwrap_or(false),
+        };
+        let Ranges { all, prefix, .. } = ranges;
+        if !(8..=29).contains(&prefix) || prefix < all.prefix_len() {
+            return Err(ConfigError::Networks { all, prefix });
+        }
+        let network = match settings.network.unwrap_or_default() {
+            NetworkKind::Tenant => DEFAULT,
+            NetworkKind::Direct => DIRECT,
+        };
         Ok(Self {
+            ranges,
+            network: network.to_owned(),
             data_dir: settings.data_dir.unwrap_or_else(|| "/var/lib/godwit/controller".into()),
             listen: settings.listen.unwrap_or((Ipv4Addr::UNSPECIFIED, 7180).into()),
             broker,
@@ -229,6 +286,10 @@ impl Settings {
             pool_gateway: self.pool_gateway.or(below.pool_gateway),
             pool6: self.pool6.or(below.pool6),
             pool6_gateway: self.pool6_gateway.or(below.pool6_gateway),
+            network: self.network.or(below.network),
+            networks: self.networks.or(below.networks),
+            networks_prefix: self.networks_prefix.or(below.networks_prefix),
+            no_ipv6: self.no_ipv6.or(below.no_ipv6),
             no_mdns: self.no_mdns.or(below.no_mdns),
         }
     }

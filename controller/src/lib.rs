@@ -33,6 +33,7 @@ pub mod discovery;
 pub mod event;
 pub mod images;
 pub mod latest;
+pub mod overlays;
 pub mod placement;
 pub mod publish;
 pub mod refusal;

@@ -217,6 +217,18 @@ impl Registry {
         names.into_iter().filter_map(|name| known.facts(name)).collect()
     }
 
+    /// The nodes that have an end for tenants' networks: whether they hear, and its address.
+    pub fn underlays(&self) -> Vec<(NodeId, bool, std::net::IpAddr)> {
+        let known = self.known();
+        let end = |(id, node): (&NodeId, &Node)| {
+            let underlay = node.info.as_ref()?.1.underlay?;
+            let (state, _) = node.standing();
+            let hears = matches!(state, NodeState::Online | NodeState::Draining);
+            Some((id.clone(), hears, underlay.address))
+        };
+        known.nodes.iter().filter_map(end).collect()
+    }
+
     /// The memory that a container uses on a node, if that has told.
     pub fn memory_of(&self, node: &NodeId, container: &ContainerName) -> Option<u64> {
         let known = self.known();
@@ -318,6 +330,7 @@ impl Known {
                 .filter(|info| !info.probe.can_migrate)
                 .map(|info| info.probe.problems.join("; ")),
             can_arm: info.is_some_and(|info| info.probe.can_arm),
+            underlay: info.and_then(|info| info.underlay),
             memory_free_bytes: metrics.map(|metrics| metrics.memory_free_bytes),
             disk_free_bytes: metrics.map(|metrics| metrics.disk_free_bytes),
             containers: view.containers,

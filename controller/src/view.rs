@@ -8,6 +8,7 @@ use std::sync::Arc;
 
 use godwit_proto::container::{Interface, Limits, Mode};
 use godwit_proto::id::{ContainerId, ContainerName, ImageId, MigrationId, NodeId, Tenant};
+use godwit_proto::overlay::Vni;
 use ipnet::IpNet;
 use jiff::Timestamp;
 use serde::Serialize;
@@ -15,7 +16,8 @@ use serde_json::Value;
 
 use crate::placement::NodeState;
 use crate::store::{
-    AttemptRow, ContainerRow, ContainerState, ImageRow, Intent, PhaseMark, Prediction, Seen,
+    AttemptRow, ContainerRow, ContainerState, ImageRow, Intent, NetworkRow, PhaseMark, Prediction,
+    Seen,
 };
 
 /// A container.
@@ -32,6 +34,8 @@ pub struct ContainerView {
     pub intent: Intent,
     /// The move that is under way.
     pub migration: Option<MigrationId>,
+    /// The ports that nodes open for it, as [`Published`] reads them.
+    pub ports: Vec<String>,
     /// The first address of its first interface.
     pub ip: Option<IpAddr>,
     pub interfaces: Vec<InterfaceView>,
@@ -53,6 +57,8 @@ pub struct InterfaceView {
     pub mac: String,
     pub addresses: Vec<IpNet>,
     pub gateways: Vec<IpAddr>,
+    /// The tenant's network's number; the nodes' own network has none.
+    pub vni: Option<Vni>,
 }
 
 impl InterfaceView {
@@ -64,7 +70,8 @@ impl InterfaceView {
             text
         });
         let Interface { addresses, gateways, .. } = interface.clone();
-        Self { mac, addresses, gateways }
+        let vni = interface.overlay.map(|overlay| overlay.vni);
+        Self { mac, addresses, gateways, vni }
     }
 }
 
@@ -86,6 +93,7 @@ impl ContainerView {
             migration,
             ip: first.map(|address| address.addr()),
             interfaces,
+            ports: spec.ports.iter().map(ToString::to_string).collect(),
             epoch: row.epoch.to_string(),
             exit_code: row.exit_code,
             error: row.error.clone(),
@@ -101,6 +109,42 @@ impl ContainerView {
     /// The container's last word.
     pub fn removed(row: &ContainerRow) -> Self {
         Self { state: ContainerState::Removed, since: Timestamp::now(), ..Self::new(row, None) }
+    }
+}
+
+/// A tenant's network.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[expect(missing_docs, reason = "the fields are those of NetworkRow")]
+pub struct NetworkView {
+    pub name: String,
+    pub tenant: Tenant,
+    pub vni: Vni,
+    pub subnets: Vec<IpNet>,
+    pub mtu: u16,
+    pub exit: Option<NodeId>,
+    /// Those that are in it.
+    pub containers: Vec<ContainerName>,
+    pub created: Timestamp,
+}
+
+impl NetworkView {
+    /// The network as it is stored, with its containers out of these.
+    pub fn new(row: &NetworkRow, containers: &[ContainerRow]) -> Self {
+        let is_in = |row: &ContainerRow, vni| {
+            row.spec.interfaces.iter().any(|it| it.overlay.is_some_and(|it| it.vni == vni))
+        };
+        let inside = containers.iter().filter(|container| is_in(container, row.vni));
+        let row = row.clone();
+        Self {
+            containers: inside.map(|container| container.spec.name.clone()).collect(),
+            name: row.name,
+            tenant: row.tenant,
+            vni: row.vni,
+            subnets: row.subnets,
+            mtu: row.mtu,
+            exit: row.exit,
+            created: row.created,
+        }
     }
 }
 

@@ -16,10 +16,11 @@ use godwit_bus::{Config as BusConfig, Delivery, Inbox, Link, Publication, Sessio
 use godwit_proto::frame::{FromNode, ToNode};
 use godwit_proto::id::NodeId;
 use godwit_proto::migration::Input;
-use godwit_proto::node::{NodeState, Presence, Probe};
+use godwit_proto::node::{NodeState, Presence};
+use godwit_proto::overlay::Overlays;
 use godwit_proto::topic::{Filter, Peer, Topic};
 use godwit_proto::wire;
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, watch};
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
@@ -34,6 +35,7 @@ use crate::membership::{Membership, MembershipError};
 use crate::network::{Network, NetworkConfig, NetworkError};
 use crate::serve::{self, ImageSource, Requests};
 use crate::telemetry::{self, Telemetry};
+use crate::underlay;
 use crate::usage::Meter;
 
 /// How often metrics are published.
@@ -95,7 +97,11 @@ pub async fn run(config: Config, shutdown: CancellationToken) -> Result<(), Agen
         engine = Podman::start(engine_config.clone()) => Arc::new(engine?),
         () = shutdown.cancelled() => return Ok(()),
     };
-    let network = Network::start(NetworkConfig { bridge: config.bridge.clone() }).await?;
+    let network = Network::start(NetworkConfig {
+        bridge: config.bridge.clone(),
+        names: config.run_dir.join("names"),
+    })
+    .await?;
 
     let membership = Membership::open(&config).await?;
     let discovery = Discovery::open().map(Arc::new);
@@ -116,7 +122,13 @@ pub async fn run(config: Config, shutdown: CancellationToken) -> Result<(), Agen
     tracing::info!(node = %config.node, %broker, "joining");
 
     let images = engine.images().await?.into_iter().map(|held| held.id).collect();
-    let info = telemetry::info(&config, &versions, Probe::default(), images);
+    let (wished, towards) = (config.underlay, broker.clone());
+    let found = tokio::task::spawn_blocking(move || underlay::find(wished, &towards)).await;
+    let underlay = found.ok().flatten();
+    if let Some(underlay) = underlay {
+        network.set_underlay(underlay.address).await;
+    }
+    let info = telemetry::info(&config, &versions, underlay, images);
     if let Ok(discovery) = &discovery
         && let Err(error) = discovery.announce(&config.node, &info.arch, &info.agent_version)
     {
@@ -169,7 +181,17 @@ pub async fn run(config: Config, shutdown: CancellationToken) -> Result<(), Agen
         tasks.spawn(renewing);
         answers
     });
-    tasks.spawn(route(inbox, driver, streams.clone(), engine.clone(), messages, renewals));
+    let (overlays, told) = watch::channel(Overlays::default());
+    tasks.spawn(follow(told, tools.clone()));
+    let routes = Routes {
+        driver,
+        streams: streams.clone(),
+        engine,
+        requests: Requests::new(messages),
+        renewals,
+        overlays,
+    };
+    tasks.spawn(routes.run(inbox));
     let telemetry = Telemetry::new(&config.data_dir);
     tasks.spawn(measure(config.node.clone(), session.clone(), telemetry, tools));
     let probing = probe(config.clone(), engine_config, session.clone(), info);
@@ -263,38 +285,60 @@ async fn greet(session: Session, driver: Driver) {
 }
 
 /// Every message that arrives, to whom it is for.
-async fn route<E: Engine>(
-    mut inbox: Inbox,
+struct Routes<E> {
     driver: Driver,
     streams: Streams,
     engine: Arc<E>,
-    messages: mpsc::Sender<FromNode>,
+    requests: Requests,
     renewals: Option<mpsc::Sender<Vec<u8>>>,
-) {
-    let mut requests = Requests::new(messages);
-    while let Some(Delivery { topic, raw_topic, payload, .. }) = inbox.recv().await {
-        match topic {
-            Some(Topic::AgentCtl { .. }) => match wire::decode::<ToNode>(&payload) {
-                Ok(ToNode::Claim { run, life }) => driver.feed(Input::Claim { run, life }).await,
-                Ok(ToNode::Order { run, container, epoch, order }) => {
-                    driver.feed(Input::Order { run, container, epoch, order }).await;
+    overlays: watch::Sender<Overlays>,
+}
+
+impl<E: Engine> Routes<E> {
+    async fn run(mut self, mut inbox: Inbox) {
+        while let Some(Delivery { topic, raw_topic, payload, .. }) = inbox.recv().await {
+            match topic {
+                Some(Topic::AgentCtl { .. }) => match wire::decode::<ToNode>(&payload) {
+                    Ok(frame) => self.obey(frame).await,
+                    Err(error) => tracing::warn!(%error, "not a frame of the controller's"),
+                },
+                Some(Topic::RenewAnswer { .. }) => {
+                    if let Some(renewals) = &self.renewals {
+                        // One is waited for at a time.
+                        let _ = renewals.try_send(payload.to_vec());
+                    }
                 }
-                Ok(ToNode::Request { number, request, .. }) => {
-                    let engine = engine.clone();
-                    requests.take(number, async move { serve::answer(&*engine, request).await });
-                }
-                Err(error) => tracing::warn!(%error, "not a frame of the controller's"),
-            },
-            Some(Topic::RenewAnswer { .. }) => {
-                if let Some(renewals) = &renewals {
-                    // One is waited for at a time.
-                    let _ = renewals.try_send(payload.to_vec());
-                }
+                Some(Topic::ControllerHello) => self.driver.feed(Input::Hello).await,
+                Some(Topic::PeerCtl { from, .. }) => self.streams.on_ctl(&from, &payload),
+                Some(Topic::PeerBulk { from, .. }) => self.streams.on_bulk(&from, payload),
+                _ => tracing::warn!(topic = raw_topic, "nothing that an agent listens to"),
             }
-            Some(Topic::ControllerHello) => driver.feed(Input::Hello).await,
-            Some(Topic::PeerCtl { from, .. }) => streams.on_ctl(&from, &payload),
-            Some(Topic::PeerBulk { from, .. }) => streams.on_bulk(&from, payload),
-            _ => tracing::warn!(topic = raw_topic, "nothing that an agent listens to"),
+        }
+    }
+
+    async fn obey(&mut self, frame: ToNode) {
+        match frame {
+            ToNode::Claim { run, life } => self.driver.feed(Input::Claim { run, life }).await,
+            ToNode::Order { run, container, epoch, order } => {
+                self.driver.feed(Input::Order { run, container, epoch, order }).await;
+            }
+            ToNode::Request { number, request, .. } => {
+                let engine = self.engine.clone();
+                self.requests.take(number, async move { serve::answer(&*engine, request).await });
+            }
+            ToNode::Overlays(overlays) => {
+                self.overlays.send_replace(overlays);
+            }
+        }
+    }
+}
+
+/// Makes the tenants' networks what the controller said last.
+async fn follow<E: Engine>(mut told: watch::Receiver<Overlays>, tools: Arc<Tools<E>>) {
+    while told.changed().await.is_ok() {
+        let overlays = told.borrow_and_update().clone();
+        if let Err(error) = tools.network.follow(overlays).await {
+            tracing::error!(%error, "the tenants' networks are not all as they should be");
         }
     }
 }

@@ -1,6 +1,7 @@
 //! What the agent is told: flags over environment over file, parsed once.
 
 use std::collections::BTreeMap;
+use std::net::IpAddr;
 use std::path::PathBuf;
 
 use clap::Parser;
@@ -24,6 +25,10 @@ pub struct Run {
     /// The bridge that containers are attached to; made when it is not there
     #[arg(long, env = "GODWIT_BRIDGE")]
     pub bridge: Option<String>,
+    /// The node's address that other nodes reach it at, for tenants' networks [default: that under
+    /// which it reaches the broker]
+    #[arg(long, env = "GODWIT_UNDERLAY", value_name = "ADDRESS")]
+    pub underlay: Option<IpAddr>,
     /// Where the ledger and checkpoints in transfer are kept
     #[arg(long, env = "GODWIT_DATA_DIR")]
     pub data_dir: Option<PathBuf>,
@@ -82,6 +87,7 @@ struct File {
     node: Option<NodeId>,
     broker: Option<String>,
     bridge: Option<String>,
+    underlay: Option<IpAddr>,
     data_dir: Option<PathBuf>,
     run_dir: Option<PathBuf>,
     criu: Option<PathBuf>,
@@ -102,6 +108,8 @@ pub struct Config {
     pub token: Option<String>,
     /// The bridge for containers.
     pub bridge: String,
+    /// The node's address for tenants' networks, if it is not to be found out.
+    pub underlay: Option<IpAddr>,
     /// Ledger and spool.
     pub data_dir: PathBuf,
     /// Sockets and gates.
@@ -179,6 +187,7 @@ impl Run {
             broker,
             token: self.token,
             bridge: self.bridge.or(file.bridge).unwrap_or_else(|| "br0".into()),
+            underlay: self.underlay.or(file.underlay),
             data_dir: self.data_dir.or(file.data_dir).unwrap_or_else(|| "/var/lib/godwit".into()),
             run_dir: self.run_dir.or(file.run_dir).unwrap_or_else(|| "/run/godwit".into()),
             criu: self.criu.or(file.criu),

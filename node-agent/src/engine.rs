@@ -301,6 +301,8 @@ pub(crate) mod testing {
             labels: Default::default(),
             limits: Limits::default(),
             interfaces: Vec::new(),
+            ports: Vec::new(),
+            resolver: None,
         }
     }
 }

@@ -324,6 +324,7 @@ mod tests {
                 mac: [2, 103, 10, 77, 1, 5],
                 addresses: vec!["10.77.1.5/16".parse().unwrap()],
                 gateways: gateways.iter().map(|text| text.parse().unwrap()).collect(),
+                overlay: None,
             }];
             assert_eq!(memory.records, [record.clone()]);
         }

@@ -33,26 +33,35 @@ mod announce;
 mod bridge;
 mod closing;
 mod exchange;
+mod forwarding;
 mod guard;
 mod hold;
 mod link;
+pub(crate) mod names;
+mod naming;
 mod netns;
+mod overlay;
 mod packet;
 mod port;
+mod rules;
 #[cfg(test)]
 mod tests;
 mod tracking;
 
 use std::fs;
 use std::io;
+use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 
 use godwit_proto::container::{Interface, MAX_INTERFACES};
 use godwit_proto::id::ContainerId;
+use godwit_proto::overlay::{Attachment, Overlays};
+use tokio::sync::Mutex;
 
 use exchange::Exchange;
 use hold::Line;
 use link::Links;
+use port::End;
 
 pub use bridge::filters_bridged_frames;
 pub use hold::{Held, Released};
@@ -81,6 +90,17 @@ pub enum NetworkError {
     /// A link that should be there is not.
     #[error("no link `{0}` on this node")]
     NoLink(String),
+    /// nft did not take the rules.
+    #[error("nft refused the rules of a network: {said}")]
+    Rules {
+        /// Its words.
+        said: String,
+    },
+    /// A tenant's network cannot be, for nobody knows the node's own address.
+    #[error(
+        "this node has no address for tenants' networks yet: give the agent one with --underlay"
+    )]
+    NoUnderlay,
 }
 
 /// What the agent's configuration says of the network.
@@ -88,11 +108,13 @@ pub enum NetworkError {
 pub struct NetworkConfig {
     /// The bridge that containers are attached to; made when it is not there.
     pub bridge: String,
+    /// Where files are that name containers in tenants' networks; nobody else's.
+    pub names: PathBuf,
 }
 
 impl Default for NetworkConfig {
     fn default() -> Self {
-        Self { bridge: "br0".into() }
+        Self { bridge: "br0".into(), names: "/run/godwit/names".into() }
     }
 }
 
@@ -100,6 +122,8 @@ impl Default for NetworkConfig {
 pub struct Network {
     config: NetworkConfig,
     links: Links,
+    /// Held while links of tenants' networks are made or removed.
+    told: Mutex<overlay::Told>,
 }
 
 impl Network {
@@ -109,12 +133,44 @@ impl Network {
     pub async fn start(config: NetworkConfig) -> Result<Self, NetworkError> {
         let links = Links::here()?;
         bridge::ensure(&links, &config.bridge).await?;
-        Ok(Self { config, links })
+        Ok(Self { config, links, told: Mutex::default() })
+    }
+
+    /// Sends and takes VXLAN at that address of the node from now on.
+    pub async fn set_underlay(&self, address: IpAddr) {
+        self.told.lock().await.underlay = Some(address);
+    }
+
+    /// Makes the tenants' networks on this node what the controller says they are.
+    ///
+    /// # Errors
+    /// What the kernel refuses; it is tried again when the controller says it again. Cancel-safe.
+    pub async fn follow(&self, overlays: Overlays) -> Result<(), NetworkError> {
+        let mut told = self.told.lock().await;
+        if told.overlays.as_ref() == Some(&overlays) {
+            return Ok(());
+        }
+        told.overlays = Some(overlays);
+        let followed = overlay::follow(&self.links, &told, &self.config.names).await;
+        if followed.is_err() {
+            told.overlays = None;
+        }
+        followed
+    }
+
+    /// The bridge that an interface is attached to; a tenant's network is made where it is missing.
+    async fn bridge_of(&self, interface: &Interface) -> Result<String, NetworkError> {
+        let Some(Attachment { vni, mtu }) = interface.overlay else {
+            return Ok(self.config.bridge.clone());
+        };
+        let told = self.told.lock().await;
+        overlay::ensure(&self.links, told.underlay, vni, mtu).await?;
+        Ok(overlay::bridge_name(vni))
     }
 
     /// Where the container's namespace is, or would be.
     pub fn path(id: ContainerId) -> PathBuf {
-        netns::path(&namespace_name(id))
+        netns::path(&naming::namespace(id))
     }
 
     /// True when the container's namespace exists.
@@ -134,12 +190,12 @@ impl Network {
         let inside = Links::inside(&path).await?;
         inside.bring_up("lo").await?;
         for (ordinal, interface) in interfaces.iter().enumerate() {
-            let (host_end, name) = (host_end(id, ordinal), inside_name(ordinal));
+            let (host_end, name) = (naming::host_end(id, ordinal), naming::inside(ordinal));
             if inside.index(&name).await?.is_none() {
                 // A host end without its peer cannot be: the veth was never moved.
                 self.links.delete(&host_end).await?;
-                let peer = peer_name(id, ordinal);
-                self.links.add_veth(&host_end, index(id, ordinal), &peer).await?;
+                let peer = naming::peer(id, ordinal);
+                self.links.add_veth(&host_end, naming::index(id, ordinal), &peer).await?;
                 self.links.move_into(&peer, &path).await?;
                 inside.rename(&peer, &name).await?;
             }
@@ -147,6 +203,12 @@ impl Network {
                 prepare_ipv6(&path, &name).await?;
             }
             inside.configure(&name, interface).await?;
+            rules::of_port(&host_end, interface).await?;
+            if let Some(Attachment { mtu, .. }) = interface.overlay {
+                let mtu = mtu.into();
+                self.links.change(&host_end, "the largest packet of", |link| link.mtu(mtu)).await?;
+            }
+            self.bridge_of(interface).await?;
             // Up long before it is attached: carrier takes its time to be believed.
             self.links.bring_up(&host_end).await?;
         }
@@ -178,12 +240,15 @@ impl Network {
         id: ContainerId,
         interfaces: &[Interface],
     ) -> Result<Port, NetworkError> {
-        let mut indexes = Vec::new();
-        for ordinal in 0..interfaces.len() {
-            indexes.push(self.links.must_index(&host_end(id, ordinal)).await?);
+        let mut ends = Vec::new();
+        for (ordinal, interface) in interfaces.iter().enumerate() {
+            let bridge = self.bridge_of(interface).await?;
+            ends.push(End {
+                index: self.links.must_index(&naming::host_end(id, ordinal)).await?,
+                bridge: self.links.must_index(&bridge).await?,
+            });
         }
-        let bridge = self.links.must_index(&self.config.bridge).await?;
-        Port::open(&Self::path(id), host_end(id, 0), &indexes, bridge, interfaces).await
+        Port::open(&Self::path(id), naming::host_end(id, 0), &ends, interfaces).await
     }
 
     /// Lets no IP packet into the container or out of it until [`Network::unguard`]; ARP
@@ -223,10 +288,10 @@ impl Network {
         interfaces: &[Interface],
         room: usize,
     ) -> Result<Held, NetworkError> {
-        let bridge = bridge::seen(&self.links, &self.config.bridge).await?;
         let mut lines = Vec::new();
         for (ordinal, interface) in interfaces.iter().enumerate() {
-            let host_end = host_end(id, ordinal);
+            let bridge = bridge::seen(&self.links, &self.bridge_of(interface).await?).await?;
+            let host_end = naming::host_end(id, ordinal);
             let index = self.links.must_index(&host_end).await?;
             let room = room / interfaces.len();
             lines.push(Line::begin(host_end, index, interface.mac, bridge, room)?);
@@ -243,7 +308,7 @@ impl Network {
     /// no network at all, is success.
     pub async fn cut(&self, id: ContainerId) -> Result<(), NetworkError> {
         for ordinal in 0..MAX_INTERFACES {
-            self.links.release(&host_end(id, ordinal)).await?;
+            self.links.release(&naming::host_end(id, ordinal)).await?;
         }
         Ok(())
     }
@@ -253,7 +318,11 @@ impl Network {
     /// The container's processes must be gone: a namespace lives while one of them does.
     pub async fn remove(&self, id: ContainerId) -> Result<(), NetworkError> {
         for ordinal in 0..MAX_INTERFACES {
-            self.links.delete(&host_end(id, ordinal)).await?;
+            let host_end = naming::host_end(id, ordinal);
+            if self.links.index(&host_end).await?.is_some() {
+                rules::forget_link(&host_end).await?;
+            }
+            self.links.delete(&host_end).await?;
         }
         netns::remove(&Self::path(id)).await
     }
@@ -262,7 +331,7 @@ impl Network {
 /// Allows IPv6 on an interface, whatever the node has of it, and no addresses or routes but those
 /// that it is given: what a router gave it here it would not have elsewhere.
 async fn prepare_ipv6(path: &Path, name: &str) -> Result<(), NetworkError> {
-    let settings = [("disable_ipv6", "0"), ("accept_ra", "0")];
+    let settings = [("disable_ipv6", "0"), ("accept_ra", "0"), ("addr_gen_mode", "0")];
     let of = format!("/proc/sys/net/ipv6/conf/{name}");
     let written = netns::inside(path, move || {
         settings.iter().try_for_each(|(key, value)| fs::write(format!("{of}/{key}"), value))
@@ -295,58 +364,3 @@ pub(crate) async fn remove_bare(id: ContainerId) -> Result<(), NetworkError> {
 }
 
 pub(crate) use netns::inside;
-
-/// What every namespace of ours is named with.
-const PREFIX: &str = "godwit-";
-fn short(id: ContainerId) -> String {
-    id.0.simple().to_string()[..8].to_owned()
-}
-fn namespace_name(id: ContainerId) -> String {
-    format!("{PREFIX}{}", short(id))
-}
-/// An interface's name inside.
-fn inside_name(ordinal: usize) -> String {
-    format!("eth{ordinal}")
-}
-/// The veth's end in the host.
-fn host_end(id: ContainerId, ordinal: usize) -> String {
-    link_name("gw", id, ordinal)
-}
-/// The other end's name before it is moved inside.
-fn peer_name(id: ContainerId, ordinal: usize) -> String {
-    link_name("gp", id, ordinal)
-}
-fn link_name(kind: &str, id: ContainerId, ordinal: usize) -> String {
-    match ordinal {
-        0 => format!("{kind}{}", short(id)),
-        _ => format!("{kind}{}-{ordinal}", short(id)),
-    }
-}
-/// The host end's index: one of its own, far above those that the kernel gives.
-///
-/// When both ends of a veth happen to have the same index, each in its namespace, the
-/// kernel takes the change of carrier for one that is not urgent, and the link works up to
-/// a second late (measured in the lab; `linkwatch` compares the two).
-fn index(id: ContainerId, ordinal: usize) -> u32 {
-    let all = id.0.as_bytes();
-    let four = std::array::from_fn(|at| all[(ordinal + at) % all.len()]);
-    u32::from_be_bytes(four) >> 2 | 1 << 30
-}
-
-#[cfg(test)]
-mod names {
-    use super::*;
-
-    #[test]
-    fn names_fit_the_kernel_and_name_the_container() {
-        let id: ContainerId = "6f1d1c1e-1111-4222-8333-444455556666".parse().expect("id");
-        assert_eq!(Network::path(id), PathBuf::from("/run/netns/godwit-6f1d1c1e"));
-        assert_eq!(host_end(id, 0), "gw6f1d1c1e");
-        let last = MAX_INTERFACES - 1;
-        assert_eq!(host_end(id, last), "gw6f1d1c1e-7");
-        assert!(peer_name(id, last).len() <= 15);
-        let indexes: std::collections::BTreeSet<_> =
-            (0..MAX_INTERFACES).map(|ordinal| index(id, ordinal)).collect();
-        assert_eq!(indexes.len(), MAX_INTERFACES);
-    }
-}

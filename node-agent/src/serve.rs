@@ -71,6 +71,10 @@ pub(crate) async fn answer<E: Engine>(
         NodeRequest::RemoveImage { image } => {
             engine.remove_image(&image).await.map(|()| NodeAnswer::Done)
         }
+        NodeRequest::Ports(ports) => {
+            let held = tokio::task::spawn_blocking(move || crate::holders::of(&ports)).await;
+            return held.map(NodeAnswer::Ports).map_err(|error| told(&error));
+        }
     };
     answered.map_err(|error| told(&error))
 }

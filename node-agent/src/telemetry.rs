@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use std::time::Instant;
 
 use godwit_proto::id::ImageId;
-use godwit_proto::node::{ContainerMetrics, NodeInfo, NodeMetrics, Probe};
+use godwit_proto::node::{ContainerMetrics, NodeInfo, NodeMetrics, Probe, Underlay};
 use nix::sys::utsname::uname;
 use procfs::{Current, CurrentSI};
 
@@ -23,7 +23,12 @@ pub struct Versions {
 }
 
 /// What the node is and has.
-pub fn info(config: &Config, versions: &Versions, probe: Probe, images: Vec<ImageId>) -> NodeInfo {
+pub fn info(
+    config: &Config,
+    versions: &Versions,
+    underlay: Option<Underlay>,
+    images: Vec<ImageId>,
+) -> NodeInfo {
     let (kernel, arch) = match uname() {
         Ok(names) => (text(names.release()), text(names.machine())),
         Err(_) => Default::default(),
@@ -42,9 +47,10 @@ pub fn info(config: &Config, versions: &Versions, probe: Probe, images: Vec<Imag
         runtime: versions.runtime.clone(),
         criu: versions.criu.clone(),
         addresses: addresses(),
+        underlay,
         labels: config.labels.clone(),
         images,
-        probe,
+        probe: Probe::default(),
     }
 }
 

@@ -161,6 +161,10 @@ pub struct Create {
     pub labels: BTreeMap<String, String>,
     /// `memory_bytes` and `cpus`.
     pub limits: Limits,
+    /// The networks that it is in; none leaves the choice to the controller.
+    pub networks: Vec<String>,
+    /// Its ports that nodes open, as [`crate::overlay::Published`] reads them.
+    pub ports: Vec<String>,
     /// Where; `None` leaves the choice to the controller.
     pub node: Option<NodeId>,
     /// Whether to start it at once: yes, if not said.
@@ -231,6 +235,8 @@ fn read(verb: &VerbName, fields: &mut Fields) -> Result<Command, Fault> {
                 memory_bytes: fields.number("memory_bytes")?,
                 nano_cpus: fields.nano_cpus("cpus")?,
             },
+            networks: fields.texts("networks")?,
+            ports: fields.texts("ports")?,
             node: fields.node("node")?,
             start: fields.flag("start")?.unwrap_or(true),
         }),

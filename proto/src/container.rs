@@ -8,6 +8,7 @@ use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
 
 use crate::id::{ContainerId, ContainerName, ImageId, Tenant};
+use crate::overlay::{Attachment, Published, Resolver};
 
 /// A container as its tenant asked for it and as the controller completed it.
 ///
@@ -35,6 +36,12 @@ pub struct ContainerSpec {
     pub limits: Limits,
     /// Its interfaces, which move with it: `eth0`, `eth1` and so on. The first has the default route.
     pub interfaces: Vec<Interface>,
+    /// Its ports that nodes open for it.
+    #[serde(default)]
+    pub ports: Vec<Published>,
+    /// Where it asks for names; `None` leaves it to the node.
+    #[serde(default)]
+    pub resolver: Option<Resolver>,
 }
 
 impl ContainerSpec {
@@ -71,6 +78,9 @@ pub struct Interface {
     pub addresses: Vec<IpNet>,
     /// The default routes, at most one of a family.
     pub gateways: Vec<IpAddr>,
+    /// The tenant's network that it is in; `None` for the nodes' own.
+    #[serde(default)]
+    pub overlay: Option<Attachment>,
 }
 
 /// A container has at most so many interfaces.

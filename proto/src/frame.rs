@@ -4,6 +4,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::id::{ContainerId, Epoch, ImageId, Life, Run};
 use crate::migration::{Message, Order};
+use crate::overlay::{Overlays, Protocol};
 use crate::timeline::Moments;
 use crate::wire::Frame;
 
@@ -37,6 +38,8 @@ pub enum ToNode {
         /// What is asked.
         request: NodeRequest,
     },
+    /// The tenants' networks, as they are to be from now on.
+    Overlays(Overlays),
 }
 
 /// On `controller/hello`: a controller is here; say hello to it.
@@ -81,6 +84,8 @@ pub enum NodeRequest {
         /// Which.
         image: ImageId,
     },
+    /// Who holds those ports, for every address of the node.
+    Ports(Vec<(Protocol, u16)>),
 }
 
 /// The answers to [`NodeRequest`].
@@ -92,6 +97,8 @@ pub enum NodeAnswer {
     Images(Vec<NodeImage>),
     /// Done.
     Done,
+    /// Those that are held, each with the program that holds it, as far as that is known.
+    Ports(Vec<(Protocol, u16, String)>),
 }
 
 /// An image that a node's engine holds.
@@ -145,7 +152,7 @@ pub struct Progress {
 
 impl Frame for ToNode {
     const NAME: &'static str = "controller's frame";
-    const LIMIT_BYTES: usize = 256 << 10;
+    const LIMIT_BYTES: usize = 512 << 10;
 }
 impl Frame for ControllerHello {
     const NAME: &'static str = "controller's hello";

@@ -26,6 +26,7 @@ pub mod id;
 pub mod join;
 pub mod migration;
 pub mod node;
+pub mod overlay;
 pub mod stream;
 pub mod timeline;
 pub mod topic;

@@ -61,6 +61,9 @@ pub struct NodeInfo {
     /// The node's own addresses.
     #[serde(default)]
     pub addresses: Vec<IpAddr>,
+    /// Where the node takes and sends VXLAN.
+    #[serde(default)]
+    pub underlay: Option<Underlay>,
     /// The operator's labels.
     #[serde(default)]
     pub labels: BTreeMap<String, String>,
@@ -69,6 +72,15 @@ pub struct NodeInfo {
     pub images: Vec<ImageId>,
     /// What the doctor found by doing.
     pub probe: Probe,
+}
+
+/// The node's end of all tenants' networks.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Underlay {
+    /// Its address.
+    pub address: IpAddr,
+    /// The largest packet that its link takes, in bytes.
+    pub mtu: u16,
 }
 
 /// Whether containers can be moved to and from a node, and if not, why.

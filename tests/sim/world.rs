@@ -242,5 +242,7 @@ fn spec(index: usize) -> Option<ContainerSpec> {
         labels: BTreeMap::new(),
         limits: Limits::default(),
         interfaces: Vec::new(),
+        ports: Vec::new(),
+        resolver: None,
     })
 }

@@ -2,6 +2,7 @@
 
 mod account;
 mod broker;
+mod network;
 
 use std::path::PathBuf;
 use std::time::Duration;
@@ -15,6 +16,7 @@ use crate::render::Format;
 
 pub(crate) use self::account::{AccountAdd, AccountCommand, NodeToken, Passwd};
 pub(crate) use self::broker::{Broker, BrokerCommand};
+pub(crate) use self::network::{NetworkCommand, NetworkCreate};
 
 const AFTER_HELP: &str = "\
 Exit codes:
@@ -93,6 +95,9 @@ pub(crate) enum Command {
     /// Look at moves, follow and cancel them
     #[command(subcommand)]
     Migration(MigrationCommand),
+    /// Make, list and remove networks of containers
+    #[command(subcommand)]
+    Network(NetworkCommand),
     /// Make, list and remove accounts of the broker
     #[command(subcommand)]
     Account(AccountCommand),
@@ -188,6 +193,14 @@ pub(crate) struct Run {
     /// Where to run it; the best fitting node otherwise
     #[arg(long)]
     pub(crate) node: Option<String>,
+    /// A network that it is in, or `direct` for the nodes' own; may be repeated, the first one leads
+    /// outside [default: the controller's --network]
+    #[arg(long = "network", value_name = "NETWORK")]
+    pub(crate) networks: Vec<String>,
+    /// Open a port of the nodes for it, on all of them or on those named: 8080:80, 53/udp,
+    /// 8080:80@edge-a,edge-b; may be repeated
+    #[arg(short, long = "publish", value_name = "[PORT:]PORT[/udp][@NODES]")]
+    pub(crate) ports: Vec<String>,
     /// Make it only
     #[arg(long)]
     pub(crate) no_start: bool,

@@ -10,6 +10,7 @@ mod error;
 mod events;
 mod images;
 mod migrations;
+mod networks;
 mod nodes;
 
 use std::convert::Infallible;
@@ -80,6 +81,8 @@ pub fn router(api: Api) -> Router {
         .route("/containers/{container}/stop", post(containers::stop))
         .route("/containers/{container}/logs", get(containers::logs))
         .route("/containers/{container}/migrate", post(migrations::migrate))
+        .route("/networks", get(networks::list).post(networks::create))
+        .route("/networks/{network}", get(networks::inspect).delete(networks::remove))
         .route("/migrations", get(migrations::list))
         .route("/migrations/{id}", get(migrations::inspect))
         .route("/migrations/{id}/cancel", post(migrations::cancel))
@@ -173,7 +176,7 @@ async fn not_found(uri: axum::http::Uri) -> ApiError {
     Refusal::new(
         "not-found",
         format!("there is nothing at {}", uri.path()),
-        "the API begins at /api/v1: nodes, containers, migrations, images, events, broker",
+        "the API begins at /api/v1: nodes, containers, networks, migrations, images, events, broker",
     )
     .into()
 }

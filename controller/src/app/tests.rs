@@ -4,7 +4,7 @@ use godwit_broker::{Anonymous, Broker};
 
 use super::*;
 use crate::config::Embedded;
-use crate::service::Pool;
+use crate::service::{DIRECT, Pool, Ranges};
 
 fn config(directory: &std::path::Path) -> Config {
     Config {
@@ -16,6 +16,8 @@ fn config(directory: &std::path::Path) -> Config {
             ..Embedded::default()
         }),
         pool: Pool::new("10.77.1.0/24", 16, None).unwrap(),
+        ranges: Ranges { all: "10.128.0.0/9".parse().unwrap(), prefix: 20, has_ipv6: true },
+        network: DIRECT.to_owned(),
         has_mdns: false,
         log_format: crate::config::LogFormat::Text,
     }

@@ -346,6 +346,8 @@ fn create_request(create: Create) -> CreateRequest {
         labels: Some(create.labels),
         memory_bytes: create.limits.memory_bytes,
         nano_cpus: create.limits.nano_cpus,
+        networks: Some(create.networks),
+        ports: Some(create.ports),
         start: Some(create.start),
     }
 }

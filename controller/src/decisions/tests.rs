@@ -34,6 +34,8 @@ fn spec() -> ContainerSpec {
         labels: BTreeMap::new(),
         limits: Limits::default(),
         interfaces: Vec::new(),
+        ports: Vec::new(),
+        resolver: None,
     }
 }
 

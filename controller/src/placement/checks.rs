@@ -3,6 +3,7 @@
 use std::fmt::Display;
 
 use godwit_proto::container::Mode;
+use godwit_proto::overlay;
 
 use super::Wish;
 use super::facts::{NodeFacts, NodeState, is_same_arch};
@@ -24,6 +25,7 @@ pub(super) const ALL: &[Check] = &[
     source_can_checkpoint,
     target_can_restore,
     kernel_is_not_older,
+    networks_reach,
     memory_suffices,
     disk_suffices,
 ];
@@ -243,6 +245,36 @@ fn disk_suffices(wish: &Wish<'_>, target: &NodeFacts) -> Option<Reason> {
             mebibytes(free)
         ),
         "free disk there, or choose another node",
+    )
+}
+
+fn networks_reach(wish: &Wish<'_>, target: &NodeFacts) -> Option<Reason> {
+    let needed = wish.overlay_mtu?;
+    if !target.is_announced {
+        return None;
+    }
+    let node = &target.node;
+    let Some(end) = target.underlay else {
+        return reason(
+            "no-underlay",
+            format_args!("{} is in a tenant's network, and {node} has no end of it", wish.name),
+            format_args!("give {node}'s agent an address for that with --underlay"),
+        );
+    };
+    let with_headers = u32::from(needed) + u32::from(overlay::overhead(end.address));
+    if with_headers <= end.mtu.into() {
+        return None;
+    }
+    reason(
+        "mtu-short",
+        format_args!(
+            "packets of {}'s network have up to {needed} bytes, {with_headers} with VXLAN's \
+             headers, and {node}'s link at {} takes {}",
+            wish.name, end.address, end.mtu
+        ),
+        format_args!(
+            "raise the link's MTU there, or make the container in a network that is made now"
+        ),
     )
 }
 

@@ -4,6 +4,7 @@ use std::cmp::Reverse;
 use std::fmt;
 
 use godwit_proto::id::NodeId;
+use godwit_proto::node::Underlay;
 use serde::Serialize;
 
 /// Whether a node can be used.
@@ -90,6 +91,8 @@ pub struct NodeFacts {
     pub probe_failure: Option<String>,
     /// It can do all but CRIU's part of a move before the freeze.
     pub can_arm: bool,
+    /// Its end of tenants' networks, if it has one.
+    pub underlay: Option<Underlay>,
     /// Memory that is free to use.
     pub memory_free_bytes: Option<u64>,
     /// Disk that is free to use.

@@ -34,6 +34,8 @@ pub struct Wish<'a> {
     pub memory_bytes: u64,
     /// The size of its image.
     pub image_bytes: u64,
+    /// The largest packet of the tenants' networks that it is in, if it is in any.
+    pub overlay_mtu: Option<u16>,
 }
 
 /// Whether a container may move, and what it would cost.

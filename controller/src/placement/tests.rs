@@ -1,3 +1,5 @@
+use godwit_proto::node::Underlay;
+
 use super::*;
 
 fn node(name: &str) -> NodeFacts {
@@ -11,6 +13,7 @@ fn node(name: &str) -> NodeFacts {
         criu: Version::read("4.2.1"),
         probe_failure: None,
         can_arm: true,
+        underlay: Some(Underlay { address: [10, 0, 0, 1].into(), mtu: 1500 }),
         memory_free_bytes: Some(1 << 30),
         disk_free_bytes: Some(1 << 30),
         containers: 0,
@@ -25,6 +28,7 @@ fn wish(source: Option<&NodeFacts>) -> Wish<'_> {
         mode: Mode::Live,
         memory_bytes: 64 << 20,
         image_bytes: 10 << 20,
+        overlay_mtu: Some(1450),
     }
 }
 

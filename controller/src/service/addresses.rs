@@ -100,6 +100,13 @@ impl Pool {
         Ok(Self { six: Some(Six { network: network.trunc(), gateway }), ..self })
     }
 
+    /// True when it lies in the network that the pool is for, or the other way round.
+    pub fn overlaps(&self, network: Ipv4Net) -> bool {
+        let first = Ipv4Addr::from_bits(self.range.first);
+        let own = Ipv4Net::new(first, self.network_prefix).map(|own| own.trunc());
+        own.is_ok_and(|own| own.contains(&network) || network.contains(&own))
+    }
+
     /// An interface with the lowest address that is not in `used`; `None` when all are.
     ///
     /// The first and the last address of the range are never given: in a network of its
@@ -122,7 +129,7 @@ impl Pool {
         }
         let six = self.six.and_then(|six| six.gateway).map(IpAddr::from);
         let gateways = self.gateway.map(IpAddr::from).into_iter().chain(six).collect();
-        Some(Interface { mac, addresses, gateways })
+        Some(Interface { mac, addresses, gateways, overlay: None })
     }
 }
 

@@ -1,15 +1,15 @@
 //! Making, starting, stopping and removing containers, and what they wrote.
 
 use std::collections::BTreeMap;
-use std::net::IpAddr;
 
-use godwit_proto::container::{ContainerSpec, Limits, Mode};
+use godwit_proto::container::{ContainerSpec, Limits, MAX_INTERFACES, Mode};
 use godwit_proto::frame::{NodeAnswer, NodeRequest};
 use godwit_proto::id::{ContainerId, ContainerName, NodeId, Tenant};
+use godwit_proto::overlay::{Published, PublishedError};
 use serde::Deserialize;
 use uuid::Uuid;
 
-use super::{Service, unknown_node};
+use super::{Service, networks, unknown_node};
 use crate::images::name;
 use crate::placement::{self, NodeState, Wish};
 use crate::refusal::Refusal;
@@ -42,6 +42,13 @@ pub struct CreateRequest {
     /// Processor time in billionths of a core.
     #[serde(default)]
     pub nano_cpus: Option<u64>,
+    /// The networks that it is in, the first with its default route: a tenant's by name, or
+    /// `direct` for the nodes' own; the controller's default if left out.
+    #[serde(default)]
+    pub networks: Option<Vec<String>>,
+    /// Its ports that nodes open for it, as [`Published`] reads them.
+    #[serde(default)]
+    pub ports: Option<Vec<String>>,
     /// Whether to start it; yes if left out.
     #[serde(default)]
     pub start: Option<bool>,
@@ -51,8 +58,9 @@ impl Service {
     /// Makes a container: recorded and ordered when this returns.
     ///
     /// # Errors
-    /// `unknown-image`, `name-taken`, `addresses-exhausted`, `unknown-node`,
-    /// `admission-refused`, `no-node`, and the core's.
+    /// `unknown-image`, `name-taken`, `unknown-network`, `network-twice`, `too-many-networks`,
+    /// `addresses-exhausted`, `invalid-port`, `port-taken`, `unknown-node`, `admission-refused`,
+    /// `no-node`, and the core's.
     pub async fn create(
         &self,
         tenant: &Tenant,
@@ -62,18 +70,28 @@ impl Service {
         let _creating = self.parts.creating.lock().await;
         let rows = self.store("listing containers", |store| store.containers()).await?;
         let name = free_name(tenant, request.name, &rows)?;
-        let node = self.place(&name, &image, request.node, request.memory_bytes)?;
-        let used = rows.iter().flat_map(|row| row.spec.addresses()).filter_map(|ip| match ip {
-            IpAddr::V4(ip) => Some(ip),
-            IpAddr::V6(_) => None,
-        });
-        let interface = self.parts.pool.free(used).ok_or_else(|| {
-            Refusal::new(
-                "addresses-exhausted",
-                format!("every address of the pool {} is in use", self.parts.pool),
-                "remove containers, or start the controller with a larger --pool",
-            )
-        })?;
+        let ports = ports(request.ports.unwrap_or_default())?;
+        self.free_ports(tenant, &ports, &rows).await?;
+        let networks = request.networks.filter(|networks| !networks.is_empty());
+        let networks = networks.unwrap_or_else(|| vec![self.parts.network.clone()]);
+        if networks.len() > MAX_INTERFACES {
+            return Err(Refusal::new(
+                "too-many-networks",
+                format!("{} networks are asked for", networks.len()),
+                format!("a container can be in {MAX_INTERFACES}"),
+            ));
+        }
+        let mut interfaces = Vec::new();
+        for network in &networks {
+            interfaces.push(self.join(tenant, network, &rows, &interfaces).await?);
+        }
+        let wanted = Wanted {
+            name: &name,
+            image: &image,
+            memory_bytes: request.memory_bytes,
+            overlay_mtu: networks::mtu(&interfaces),
+        };
+        let node = self.place(&wanted, request.node)?;
         let id = ContainerId(Uuid::new_v4());
         let spec = ContainerSpec {
             id,
@@ -85,7 +103,9 @@ impl Service {
             env: request.env.unwrap_or_default(),
             labels: request.labels.unwrap_or_default(),
             limits: Limits { memory_bytes: request.memory_bytes, nano_cpus: request.nano_cpus },
-            interfaces: vec![interface],
+            resolver: networks::resolver(tenant, &interfaces),
+            interfaces,
+            ports,
         };
         self.parts.core.create(spec, node, request.start.unwrap_or(true)).await?;
         self.container(tenant, &id.to_string()).await
@@ -151,13 +171,8 @@ impl Service {
     }
 
     /// The node for a new container: the wished one if it may go there, else the best.
-    fn place(
-        &self,
-        name: &ContainerName,
-        image: &ImageRow,
-        node: Option<NodeId>,
-        memory_bytes: Option<u64>,
-    ) -> Result<NodeId, Refusal> {
+    fn place(&self, wanted: &Wanted<'_>, node: Option<NodeId>) -> Result<NodeId, Refusal> {
+        let Wanted { name, image, memory_bytes, overlay_mtu } = *wanted;
         let wish = |target: &NodeId| Wish {
             name: name.as_str(),
             source: None,
@@ -169,6 +184,7 @@ impl Service {
             } else {
                 image.size_bytes
             },
+            overlay_mtu,
         };
         if let Some(node) = node {
             let facts =
@@ -231,6 +247,23 @@ impl Service {
             )
         })
     }
+}
+
+/// What placement is to know of a container that is yet to be made.
+struct Wanted<'a> {
+    name: &'a ContainerName,
+    image: &'a ImageRow,
+    memory_bytes: Option<u64>,
+    overlay_mtu: Option<u16>,
+}
+
+fn ports(texts: Vec<String>) -> Result<Vec<Published>, Refusal> {
+    let read = |text: String| {
+        text.parse().map_err(|wrong: PublishedError| {
+            Refusal::new("invalid-port", wrong.to_string(), "the nodes' port comes first")
+        })
+    };
+    texts.into_iter().map(read).collect()
 }
 
 pub(super) fn odd_answer(node: &NodeId) -> Refusal {

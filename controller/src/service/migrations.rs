@@ -169,6 +169,7 @@ impl Service {
             mode,
             memory_bytes: memory_bytes.unwrap_or(0),
             image_bytes: if registry.holds(target, &row.spec.image) { 0 } else { image },
+            overlay_mtu: super::networks::mtu(&row.spec.interfaces),
         };
         let (target, mut reasons) = match &request.to {
             Some(to) => {

@@ -8,7 +8,9 @@ mod addresses;
 mod containers;
 mod images;
 mod migrations;
+mod networks;
 mod nodes;
+mod ports;
 
 use std::sync::Arc;
 
@@ -19,6 +21,7 @@ pub use addresses::{Pool, PoolError};
 pub use containers::CreateRequest;
 pub use images::RemovedImage;
 pub use migrations::{MigrateAnswer, MigrateRequest};
+pub use networks::{DEFAULT, DIRECT, NetworkRequest, Ranges};
 pub use nodes::FenceAnswer;
 
 use crate::core::Core;
@@ -48,8 +51,12 @@ pub struct Parts {
     pub images: Images,
     /// The last word on live moves.
     pub latest: Latest,
-    /// Addresses for containers.
+    /// Addresses for containers in the nodes' own network.
     pub pool: Pool,
+    /// Where tenants' networks lie.
+    pub ranges: Ranges,
+    /// The network of containers that ask for none.
+    pub network: String,
     /// Held from the choice of a name and an address until the core has recorded them.
     pub creating: Mutex<()>,
 }

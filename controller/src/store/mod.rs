@@ -4,7 +4,7 @@
 //! Every write is synced to disk before its method returns (`synchronous = FULL`),
 //! because the choreography persists before it acts or tells. SQL stands in this
 //! folder and nowhere else: `compute` (containers), `migration` (attempts and
-//! history), `verdict` (what was decided), `device` (nodes), `image`, `request`
+//! history), `verdict` (what was decided), `device` (nodes), `image`, `network`, `request`
 //! (what came over MQTT), `account` and `invitation` (who may come), and `handle` for those who must not block.
 
 mod account;
@@ -15,6 +15,7 @@ mod handle;
 mod image;
 mod invitation;
 mod migration;
+mod network;
 mod request;
 mod verdict;
 mod words;
@@ -33,6 +34,7 @@ pub use handle::StoreHandle;
 pub use image::ImageRow;
 pub use invitation::{CertificateRow, InvitationRow};
 pub use migration::{AttemptRow, MigrationFilter, PhaseMark, Prediction, Seen};
+pub use network::NetworkRow;
 pub use request::{Claim, RequestRow};
 pub use verdict::{Amendment, AmendmentRow, Verdict, VerdictRow};
 pub use words::UnknownWord;
@@ -46,6 +48,7 @@ const STEPS: &[M<'_>] = &[
     M::up(include_str!("../../migrations/002-timeline.sql")),
     M::up(include_str!("../../migrations/003-accounts.sql")),
     M::up(include_str!("../../migrations/004-interfaces.sql")),
+    M::up(include_str!("../../migrations/005-networks.sql")),
 ];
 
 /// Why the database could not do what it was asked.

@@ -342,6 +342,8 @@ fn spec(id: ContainerId, image: ImageId, args: Vec<String>) -> ContainerSpec {
         labels: Default::default(),
         limits: Limits::default(),
         interfaces: Vec::new(),
+        ports: Vec::new(),
+        resolver: None,
     }
 }
 

@@ -62,6 +62,10 @@ fn creation(spec: &ContainerSpec, netns: &Path) -> serde_json::Value {
     if !spec.args.is_empty() {
         document["command"] = json!(spec.args);
     }
+    if let Some(resolver) = &spec.resolver {
+        document["dns_server"] = json!(resolver.servers);
+        document["dns_search"] = json!([resolver.search]);
+    }
     if let Some(bytes) = spec.limits.memory_bytes {
         document["resource_limits"]["memory"] = json!({ "limit": bytes });
     }

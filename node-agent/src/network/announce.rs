@@ -3,15 +3,37 @@
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use godwit_proto::container::Interface;
+use ipnet::IpNet;
+
+use super::link::Links;
+use super::packet::{PacketSocket, Receive};
+use super::{NetworkError, bridge};
 
 /// A frame for each address of the interface: everyone who hears it updates what they know.
 pub(super) fn announcements(interface: &Interface) -> Vec<Vec<u8>> {
-    let mac = interface.mac;
-    let frame = |address: &ipnet::IpNet| match address.addr() {
+    let ips = interface.addresses.iter().map(IpNet::addr);
+    ips.map(|ip| announcement(interface.mac, ip)).collect()
+}
+
+/// Says in a bridge, and behind its ports, that these addresses are its own now.
+pub(super) async fn at(links: &Links, bridge: &str, ips: &[IpAddr]) -> Result<(), NetworkError> {
+    if ips.is_empty() {
+        return Ok(());
+    }
+    let seen = bridge::seen(links, bridge).await?;
+    let send = || {
+        let socket = PacketSocket::open()?;
+        socket.bind(seen.index, Receive::Nothing)?;
+        ips.iter().try_for_each(|ip| socket.send(&announcement(seen.mac, *ip)))
+    };
+    send().map_err(|source| NetworkError::Io { what: format!("announcing in {bridge}"), source })
+}
+
+fn announcement(mac: [u8; 6], ip: IpAddr) -> Vec<u8> {
+    match ip {
         IpAddr::V4(ip) => gratuitous_arp(mac, ip),
         IpAddr::V6(ip) => unsolicited_advertisement(mac, ip),
-    };
-    interface.addresses.iter().map(frame).collect()
+    }
 }
 
 /// An ARP request for the address by itself.

@@ -8,9 +8,12 @@ use std::path::Path;
 
 use futures_util::TryStreamExt;
 use godwit_proto::container::Interface;
+use godwit_proto::overlay::{Attachment, STATIONS};
+use ipnet::IpNet;
 use nix::libc;
 use rtnetlink::packet_route::address::AddressHeaderFlags;
 use rtnetlink::packet_route::link::{LinkAttribute, LinkMessage};
+use rtnetlink::packet_route::route::RouteScope;
 use rtnetlink::{Handle, LinkMessageBuilder, LinkUnspec, LinkVeth, RouteMessageBuilder};
 
 use super::{NetworkError, netns};
@@ -18,7 +21,7 @@ use super::{NetworkError, netns};
 /// A netlink socket of one namespace: it acts there, whoever uses it from where.
 #[derive(Clone)]
 pub(super) struct Links {
-    handle: Handle,
+    pub(super) handle: Handle,
 }
 
 impl Links {
@@ -121,6 +124,61 @@ impl Links {
         self.change(name, "bringing up", LinkMessageBuilder::up).await
     }
 
+    /// Every link.
+    pub(super) async fn all(&self) -> Result<Vec<LinkMessage>, NetworkError> {
+        let all = self.handle.link().get().execute().try_collect().await;
+        all.map_err(failed("listing links".to_owned()))
+    }
+
+    /// Gives the link an address of the node's, alone; given already is success.
+    pub(super) async fn give(&self, name: &str, address: IpAddr) -> Result<(), NetworkError> {
+        let index = self.must_index(name).await?;
+        let mut add = self.handle.address().add(index, address, alone(address));
+        add.message_mut().header.flags |= AddressHeaderFlags::Nodad;
+        succeed(add.execute().await, &format!("giving {address} to {name}"))
+    }
+
+    /// Takes an address from the link that it was [given](Self::give); without it is success.
+    pub(super) async fn take(&self, name: &str, address: IpAddr) -> Result<(), NetworkError> {
+        let index = self.must_index(name).await?;
+        let given = self.handle.address().get().set_link_index_filter(index);
+        let given = given.set_address_filter(address).set_prefix_length_filter(alone(address));
+        let mut given = given.execute();
+        while let Some(found) =
+            given.try_next().await.map_err(failed(format!("addresses of {name}")))?
+        {
+            let taken = self.handle.address().del(found).execute().await;
+            taken.map_err(failed(format!("taking {address} from {name}")))?;
+        }
+        Ok(())
+    }
+
+    /// Reaches a network through the link, under that address; so already is success.
+    pub(super) async fn reach(
+        &self,
+        name: &str,
+        network: IpNet,
+        from: IpAddr,
+    ) -> Result<(), NetworkError> {
+        let index = self.must_index(name).await?;
+        let route = match (network.trunc(), from) {
+            (IpNet::V4(network), IpAddr::V4(from)) => RouteMessageBuilder::<Ipv4Addr>::new()
+                .destination_prefix(network.addr(), network.prefix_len())
+                .output_interface(index)
+                .pref_source(from)
+                .scope(RouteScope::Link)
+                .build(),
+            (IpNet::V6(network), _) => RouteMessageBuilder::<Ipv6Addr>::new()
+                .destination_prefix(network.addr(), network.prefix_len())
+                .output_interface(index)
+                .build(),
+            // Never asked for.
+            (IpNet::V4(_), IpAddr::V6(_)) => return Ok(()),
+        };
+        let added = self.handle.route().add(route).execute().await;
+        succeed(added, &format!("the route to {network}"))
+    }
+
     /// Brings up the link with its addresses and default routes; what is there stays.
     pub(super) async fn configure(
         &self,
@@ -143,7 +201,20 @@ impl Links {
             add.message_mut().header.flags |= AddressHeaderFlags::Nodad;
             succeed(add.execute().await, &format!("giving {address} to {name}"))?;
         }
+        if let Some(Attachment { mtu, .. }) = interface.overlay {
+            self.change(name, "the largest packet of", |link| link.mtu(mtu.into())).await?;
+        }
         self.bring_up(name).await?;
+        if interface.overlay.is_some() {
+            // Who comes in through a node comes under its address, which is a neighbour's.
+            let stations = RouteMessageBuilder::<Ipv4Addr>::new()
+                .destination_prefix(STATIONS.addr(), STATIONS.prefix_len())
+                .output_interface(index)
+                .scope(RouteScope::Link)
+                .build();
+            let added = self.handle.route().add(stations).execute().await;
+            succeed(added, "the route to the nodes")?;
+        }
         for gateway in &interface.gateways {
             let route = match *gateway {
                 IpAddr::V4(gateway) => RouteMessageBuilder::<Ipv4Addr>::new()
@@ -170,7 +241,7 @@ fn open() -> io::Result<Links> {
     Ok(Links { handle })
 }
 
-fn failed(what: String) -> impl FnOnce(rtnetlink::Error) -> NetworkError {
+pub(super) fn failed(what: String) -> impl FnOnce(rtnetlink::Error) -> NetworkError {
     move |source| NetworkError::Netlink { what, source }
 }
 
@@ -182,8 +253,18 @@ fn succeed(result: Result<(), rtnetlink::Error>, what: &str) -> Result<(), Netwo
     }
 }
 
+/// What was to be removed is not there.
+pub(super) fn is_absent(error: &rtnetlink::Error) -> bool {
+    matches!(errno(error), Some(libc::ENOENT | libc::EADDRNOTAVAIL | libc::ESRCH))
+}
+
 fn is_missing(error: &rtnetlink::Error) -> bool {
     errno(error) == Some(libc::ENODEV)
+}
+
+/// The prefix of an address that is a network by itself.
+fn alone(address: IpAddr) -> u8 {
+    if address.is_ipv4() { 32 } else { 128 }
 }
 
 fn errno(error: &rtnetlink::Error) -> Option<i32> {

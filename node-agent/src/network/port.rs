@@ -15,7 +15,7 @@ use rtnetlink::{LinkMessageBuilder, LinkUnspec};
 
 use super::exchange::{self, Exchange, acknowledged, encode};
 use super::packet::{PacketSocket, Receive};
-use super::{NetworkError, announce, guard, inside_name, netns};
+use super::{NetworkError, announce, guard, naming, netns};
 
 /// The announcement is sent this often, for a frame may be lost.
 const ANNOUNCEMENTS: usize = 2;
@@ -37,13 +37,18 @@ pub struct Port {
     announcers: Vec<(PacketSocket, Vec<Vec<u8>>)>,
 }
 
+/// The host's end of an interface, and the bridge that it is attached to, by their indexes.
+pub(super) struct End {
+    pub(super) index: u32,
+    pub(super) bridge: u32,
+}
+
 impl Port {
     /// Opens all that the port needs: the host's ends by their indexes, the rest in the namespace.
     pub(super) async fn open(
         path: &Path,
         host_end: String,
-        indexes: &[u32],
-        bridge: u32,
+        ends: &[End],
         interfaces: &[Interface],
     ) -> Result<Self, NetworkError> {
         let failed = |source| NetworkError::Io {
@@ -54,7 +59,7 @@ impl Port {
         let inside = netns::inside(path, || {
             let announcer = |(ordinal, frames)| {
                 let socket = PacketSocket::open()?;
-                socket.bind(if_nametoindex(&*inside_name(ordinal))?, Receive::Nothing)?;
+                socket.bind(if_nametoindex(&*naming::inside(ordinal))?, Receive::Nothing)?;
                 Ok((socket, frames))
             };
             let announcers: io::Result<Vec<_>> =
@@ -63,11 +68,11 @@ impl Port {
         });
         let (filters, announcers) = inside.await.map_err(failed)?;
         let routes = Exchange::open(NETLINK_ROUTE).map_err(failed)?;
-        let link = |index: &u32| LinkUnspec::new_with_index(*index);
+        let link = |end: &End| LinkUnspec::new_with_index(end.index);
         Ok(Self {
             routes,
-            attach: changes(indexes.iter().map(|index| link(index).controller(bridge).up())),
-            cut: changes(indexes.iter().map(|index| link(index).nocontroller())),
+            attach: changes(ends.iter().map(|end| link(end).controller(end.bridge).up())),
+            cut: changes(ends.iter().map(|end| link(end).nocontroller())),
             filters,
             announcers,
             host_end,

@@ -26,6 +26,8 @@ pub(super) fn spec(number: u128) -> ContainerSpec {
         labels: BTreeMap::new(),
         limits: Limits::default(),
         interfaces: Vec::new(),
+        ports: Vec::new(),
+        resolver: None,
     }
 }
 

@@ -382,6 +382,9 @@ fn spec(image: ImageId) -> ContainerSpec {
             mac: [2, 0x77, 1, 0, 0, last],
             addresses: vec![format!("10.77.1.{}/16", last.max(1)).parse().expect("an address")],
             gateways: Vec::new(),
+            overlay: None,
         }],
+        ports: Vec::new(),
+        resolver: None,
     }
 }

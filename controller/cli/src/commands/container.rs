@@ -35,6 +35,8 @@ pub(super) async fn run(context: &Context, run: Run) -> Result<(), Failure> {
         "labels": map(run.label),
         "memory_bytes": run.memory,
         "nano_cpus": run.cpus,
+        "networks": run.networks,
+        "ports": run.ports,
         "start": !run.no_start,
     });
     let mut interrupt = Interrupt::listen()?;

@@ -8,6 +8,7 @@ mod image;
 mod logs;
 mod migrate;
 mod migration;
+mod network;
 mod node;
 mod ps;
 mod version;
@@ -18,7 +19,9 @@ use std::time::Duration;
 use clap::CommandFactory;
 use serde_json::Value;
 
-use crate::args::{AccountCommand, Args, Command, ImageCommand, MigrationCommand, NodeCommand};
+use crate::args::{
+    AccountCommand, Args, Command, ImageCommand, MigrationCommand, NetworkCommand, NodeCommand,
+};
 use crate::client::Client;
 use crate::error::{Exit, Failure};
 use crate::render::{Format, Screen};
@@ -57,6 +60,14 @@ pub(crate) async fn run(args: Args) -> Result<(), Failure> {
         }
         Command::Account(AccountCommand::Passwd(passwd)) => account::passwd(&context, passwd).await,
         Command::Account(AccountCommand::Rm { names }) => account::rm(&context, &names).await,
+        Command::Network(NetworkCommand::Create(create)) => network::create(&context, create).await,
+        Command::Network(NetworkCommand::Ls(list)) => {
+            network::ls(&context, &list.output.format).await
+        }
+        Command::Network(NetworkCommand::Inspect(inspect)) => {
+            context.inspect("networks", &inspect.names, &inspect.format).await
+        }
+        Command::Network(NetworkCommand::Rm { names }) => network::rm(&context, &names).await,
         Command::Authority => account::authority(&context).await,
         Command::Run(run) => container::run(&context, run).await,
         Command::Ps(ps) => ps::ps(&context, ps).await,

@@ -14,6 +14,7 @@ async fn dual(network: &Network, last: u8, mac: u8) -> Guest {
         mac: [2, 0, 0, 0, number, mac],
         addresses: addresses.iter().map(|text| text.parse().expect("an address")).collect(),
         gateways: Vec::new(),
+        overlay: None,
     };
     let first = vec![format!("10.77.0.{last}/24"), format!("fd77::{last}/64")];
     let interfaces = vec![interface(0, first), interface(1, vec![format!("10.78.0.{last}/24")])];

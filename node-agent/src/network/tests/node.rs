@@ -67,6 +67,7 @@ impl Guest {
             mac: [2, 0, 0, 0, 0, last],
             addresses: vec![format!("{ip}/24").parse().expect("an address")],
             gateways: Vec::new(),
+            overlay: None,
         };
         Self::with(network, ip, vec![interface]).await
     }

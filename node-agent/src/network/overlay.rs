@@ -1,0 +1,237 @@
+//! The tenants' networks on this node: for each a bridge, and a VXLAN link to the other nodes.
+//!
+//! ```text
+//!  container ── gw… ──┤ gn670001 ├── gx670001 ══ UDP 4789 ══▶ the nodes that take part
+//!                     station, resolver, exit: the node's own addresses in the network
+//! ```
+//!
+//! What is broadcast goes to the nodes that take part and to nobody else, and a frame for a
+//! container to the node where it is: the controller says which those are. A container that
+//! arrives announces itself, and every node's VXLAN link believes that at once, for a move must
+//! not wait for the controller's word; what each container may announce its [port's rules]
+//! (super::rules) decide, and from whom VXLAN is taken, the node's.
+
+mod forwarding;
+
+use std::fs;
+use std::io;
+use std::net::IpAddr;
+use std::path::Path;
+
+use godwit_proto::overlay::{self, Overlay, Overlays, Vni};
+use ipnet::IpNet;
+use rtnetlink::packet_route::link::{LinkAttribute, LinkMessage};
+use rtnetlink::{LinkBridge, LinkVxlan};
+
+use super::link::Links;
+use super::{NetworkError, announce, bridge, names, rules};
+
+/// VXLAN's port (RFC 7348).
+pub(super) const PORT: u16 = 4789;
+/// What bridges' and VXLAN links' names begin with; the network's number follows.
+const BRIDGE: &str = "gn";
+const TUNNEL: &str = "gx";
+
+/// What this node was told of the tenants' networks.
+#[derive(Debug, Default)]
+pub(super) struct Told {
+    /// The node's end of them all.
+    pub(super) underlay: Option<IpAddr>,
+    /// Nothing yet, since the agent started.
+    pub(super) overlays: Option<Overlays>,
+}
+
+/// The network's bridge.
+pub(super) fn bridge_name(vni: Vni) -> String {
+    format!("{BRIDGE}{:x}", vni.0)
+}
+
+fn tunnel_name(vni: Vni) -> String {
+    format!("{TUNNEL}{:x}", vni.0)
+}
+
+/// Makes sure that the network's bridge and VXLAN link are there; who is where follows when the
+/// controller has told it.
+pub(super) async fn ensure(
+    links: &Links,
+    underlay: Option<IpAddr>,
+    vni: Vni,
+    mtu: u16,
+) -> Result<(), NetworkError> {
+    let underlay = underlay.ok_or(NetworkError::NoUnderlay)?;
+    let (bridge, tunnel) = (bridge_name(vni), tunnel_name(vni));
+    if links.get(&bridge).await?.is_none() {
+        // Its own from the beginning: it would take over a port's.
+        let link = LinkBridge::new(&bridge).address(hardware(underlay)).build();
+        links.add(link, &bridge).await?;
+        prepare(&bridge)
+            .map_err(|source| NetworkError::Io { what: format!("settings of {bridge}"), source })?;
+    }
+    bridge::ensure(links, &bridge).await?;
+    let found = links.get(&tunnel).await?;
+    if found.as_ref().is_some_and(|link| !is_from(link, underlay)) {
+        // The node's address is another since.
+        links.delete(&tunnel).await?;
+    }
+    if links.get(&tunnel).await?.is_none() {
+        let link = LinkVxlan::new(&tunnel, vni.0).port(PORT).learning(true).ageing(0);
+        let link = match underlay {
+            IpAddr::V4(address) => link.local(address),
+            IpAddr::V6(address) => link.local6(address),
+        };
+        links.add(link.mtu(mtu.into()).build(), &tunnel).await?;
+        silence(&tunnel);
+        rules::keep_resolver_here(&tunnel, &[]).await?;
+    }
+    let index = links.must_index(&bridge).await?;
+    links.change(&tunnel, "joining", |link| link.controller(index).mtu(mtu.into()).up()).await
+}
+
+/// Makes the node's networks what it was told: links, who is where, its addresses and rules.
+pub(super) async fn follow(links: &Links, told: &Told, names: &Path) -> Result<(), NetworkError> {
+    let Some(overlays) = &told.overlays else { return Ok(()) };
+    for network in &overlays.networks {
+        ensure(links, told.underlay, network.vni, network.mtu).await?;
+        let tunnel = tunnel_name(network.vni);
+        links.forward(&tunnel, network).await?;
+        let resolvers: Vec<_> =
+            network.subnets.iter().map(|subnet| overlay::resolver(*subnet)).collect();
+        rules::keep_resolver_here(&tunnel, &resolvers).await?;
+        settle(links, overlays.number, network).await?;
+    }
+    forget(links, overlays).await?;
+    if overlays.networks.is_empty() && overlays.ports.is_empty() {
+        rules::forget_node().await?;
+        forwarding::give_back()?;
+    } else {
+        let is_router = !overlays.ports.is_empty() || overlays.networks.iter().any(|it| it.is_exit);
+        let borrowed = if is_router { forwarding::allow()? } else { forwarding::is_ours() };
+        rules::of_node(overlays, borrowed).await?;
+    }
+    names::answer(names, overlays).await
+}
+
+/// Gives the node its addresses in a network, and takes the exit's where it is another's.
+async fn settle(links: &Links, number: u32, network: &Overlay) -> Result<(), NetworkError> {
+    let bridge = bridge_name(network.vni);
+    let mut exits = Vec::new();
+    for subnet in &network.subnets {
+        // First: what the node asks and sends by itself, it does under this one.
+        let station = match subnet {
+            IpNet::V4(_) => IpAddr::from(overlay::station(number)),
+            IpNet::V6(subnet) => overlay::station6(*subnet, number).into(),
+        };
+        if subnet.addr().is_ipv6() {
+            allow_ipv6(&bridge)?;
+        }
+        links.give(&bridge, station).await?;
+        links.give(&bridge, overlay::resolver(*subnet)).await?;
+        let exit = overlay::exit(*subnet);
+        if network.is_exit {
+            links.give(&bridge, exit).await?;
+            exits.push(exit);
+        } else {
+            links.take(&bridge, exit).await?;
+        }
+        links.reach(&bridge, *subnet, station).await?;
+    }
+    // It may have been another node's.
+    announce::at(links, &bridge, &exits).await
+}
+
+/// Removes the networks that the node takes part in no more and that nothing here is attached to.
+async fn forget(links: &Links, overlays: &Overlays) -> Result<(), NetworkError> {
+    let all = links.all().await?;
+    for link in &all {
+        let name = name(link);
+        let Some(vni) = name.strip_prefix(BRIDGE).and_then(|hex| u32::from_str_radix(hex, 16).ok())
+        else {
+            continue;
+        };
+        let vni = Vni(vni);
+        let is_told = overlays.networks.iter().any(|network| network.vni == vni);
+        let is_used = all.iter().any(|port| {
+            controller(port) == Some(link.header.index) && self::name(port) != tunnel_name(vni)
+        });
+        if !is_told && !is_used {
+            rules::forget_link(&tunnel_name(vni)).await?;
+            links.delete(&tunnel_name(vni)).await?;
+            links.delete(&bridge_name(vni)).await?;
+        }
+    }
+    Ok(())
+}
+
+/// The bridge's hardware address: as one of a kind as the node's own.
+fn hardware(underlay: IpAddr) -> Vec<u8> {
+    let tail = match underlay {
+        IpAddr::V4(address) => address.octets(),
+        IpAddr::V6(address) => {
+            let octets = address.octets();
+            std::array::from_fn(|at| octets[12 + at] ^ octets[at * 3])
+        }
+    };
+    // 02: locally administered; containers have `g` behind it.
+    [&[0x02, b'n'][..], &tail].concat()
+}
+
+fn is_from(link: &LinkMessage, underlay: IpAddr) -> bool {
+    use rtnetlink::packet_route::link::{InfoData, InfoVxlan, LinkInfo};
+    let infos = link.attributes.iter().filter_map(|attribute| match attribute {
+        LinkAttribute::LinkInfo(infos) => Some(infos),
+        _ => None,
+    });
+    let vxlan = infos.flatten().filter_map(|info| match info {
+        LinkInfo::Data(InfoData::Vxlan(vxlan)) => Some(vxlan),
+        _ => None,
+    });
+    vxlan.flatten().any(|info| match (info, underlay) {
+        (InfoVxlan::Local(local), IpAddr::V4(underlay)) => *local == underlay,
+        (InfoVxlan::Local6(local), IpAddr::V6(underlay)) => *local == underlay,
+        _ => false,
+    })
+}
+
+fn name(link: &LinkMessage) -> &str {
+    link.attributes
+        .iter()
+        .find_map(|attribute| match attribute {
+            LinkAttribute::IfName(name) => Some(name.as_str()),
+            _ => None,
+        })
+        .unwrap_or_default()
+}
+
+fn controller(link: &LinkMessage) -> Option<u32> {
+    link.attributes.iter().find_map(|attribute| match attribute {
+        LinkAttribute::Controller(index) => Some(*index),
+        _ => None,
+    })
+}
+
+/// Settings of a bridge that differ from what a host wants of its links.
+fn prepare(bridge: &str) -> io::Result<()> {
+    // It asks under an address that is its own in the network, not under the resolver's, which
+    // every node has; and answers come back another way than clients came.
+    let settings = [("arp_announce", "2"), ("rp_filter", "0")];
+    let of = format!("/proc/sys/net/ipv4/conf/{bridge}");
+    settings.iter().try_for_each(|(key, value)| fs::write(format!("{of}/{key}"), value))
+}
+
+/// The link itself has nothing to say in the network.
+fn silence(tunnel: &str) {
+    // Where there is no IPv6, there is nothing to turn off.
+    let _ = fs::write(format!("/proc/sys/net/ipv6/conf/{tunnel}/disable_ipv6"), "1");
+}
+
+fn allow_ipv6(bridge: &str) -> Result<(), NetworkError> {
+    let of = format!("/proc/sys/net/ipv6/conf/{bridge}");
+    // Every node has the resolver's address, and detection of duplicates would find them.
+    let settings = [("disable_ipv6", "0"), ("accept_ra", "0"), ("accept_dad", "0")];
+    let written =
+        settings.iter().try_for_each(|(key, value)| fs::write(format!("{of}/{key}"), value));
+    written.map_err(|source| NetworkError::Io {
+        what: format!("allowing IPv6 on {bridge} (does this node's kernel have it?)"),
+        source,
+    })
+}

@@ -1,0 +1,152 @@
+//! Rules of nftables: what a container may send, what a node takes and passes on.
+//!
+//! Each set of rules is a table of ours, replaced as a whole in one transaction by `nft`;
+//! connections that are tracked go on as they are. Nobody else's tables are touched.
+
+mod node;
+
+use std::fmt::Write as _;
+use std::net::{IpAddr, Ipv6Addr};
+use std::process::Stdio;
+
+use godwit_proto::container::Interface;
+use godwit_proto::overlay::Overlays;
+use tokio::io::AsyncWriteExt as _;
+use tokio::process::Command;
+
+use super::NetworkError;
+
+/// Has a container's port take nothing but what the container may send: frames from its own
+/// hardware address, and under its own addresses.
+pub(super) async fn of_port(host_end: &str, interface: &Interface) -> Result<(), NetworkError> {
+    load(&port(host_end, interface)).await
+}
+
+/// Forgets the rules of a port or a tunnel; without any is success.
+pub(super) async fn forget_link(link: &str) -> Result<(), NetworkError> {
+    load(&gone("netdev", link)).await
+}
+
+/// Forgets the rules of the node; without any is success.
+pub(super) async fn forget_node() -> Result<(), NetworkError> {
+    load(&gone("inet", node::TABLE)).await
+}
+
+/// Has the node take VXLAN from nodes alone, answer its containers, be an entry and an exit.
+///
+/// `borrowed` says that packets are passed on for our sake alone.
+pub(super) async fn of_node(overlays: &Overlays, borrowed: bool) -> Result<(), NetworkError> {
+    load(&node::rules(overlays, borrowed)).await
+}
+
+/// Lets nobody behind the tunnel see the resolver's address, which every node has.
+pub(super) async fn keep_resolver_here(
+    tunnel: &str,
+    resolvers: &[IpAddr],
+) -> Result<(), NetworkError> {
+    let mut rules = String::new();
+    for resolver in resolvers {
+        let rule = match resolver {
+            IpAddr::V4(ip) => format!("arp saddr ip {ip} drop\narp daddr ip {ip} drop\n"),
+            IpAddr::V6(ip) => format!(
+                "icmpv6 type {{ nd-neighbor-solicit, nd-neighbor-advert }} {} drop\n",
+                target_is("==", &[*ip])
+            ),
+        };
+        rules.push_str(&rule);
+    }
+    let chain = format!(
+        "chain out {{ type filter hook egress device \"{tunnel}\" priority 0; policy accept;\n{rules}}}"
+    );
+    load(&anew("netdev", tunnel, &chain)).await
+}
+
+fn port(host_end: &str, interface: &Interface) -> String {
+    let mac = shown_mac(interface.mac);
+    let ips = interface.addresses.iter().map(ipnet::IpNet::addr);
+    let (four, mut six) = (listed(ips.clone().filter(IpAddr::is_ipv4)), Vec::new());
+    six.extend(ips.filter_map(|ip| match ip {
+        IpAddr::V6(ip) => Some(ip),
+        IpAddr::V4(_) => None,
+    }));
+    let mut rules = format!("ether saddr != {mac} drop\n");
+    if !four.is_empty() {
+        // Who asks whether an address is free has none yet.
+        let _ = write!(
+            rules,
+            "ether type arp arp saddr ether {mac} arp saddr ip {{ 0.0.0.0, {four} }} accept\n\
+             ether type ip ip saddr {{ {four} }} accept\n"
+        );
+    }
+    if !six.is_empty() {
+        six.push(link_local(interface.mac));
+        let addresses = listed(six.iter().copied().map(IpAddr::from));
+        let _ = write!(
+            rules,
+            "icmpv6 type {{ nd-router-advert, nd-redirect }} drop\n\
+             icmpv6 type nd-neighbor-advert {} drop\n\
+             ether type ip6 ip6 saddr {{ ::, {addresses} }} accept\n",
+            target_is("!=", &six)
+        );
+    }
+    let chain = format!(
+        "chain in {{ type filter hook ingress device \"{host_end}\" priority 0; policy drop;\n{rules}}}"
+    );
+    anew("netdev", host_end, &chain)
+}
+
+/// What a neighbour's message is about: sixteen bytes behind the first eight of ICMPv6, which older
+/// versions of nft have no name for.
+fn target_is(operator: &str, addresses: &[Ipv6Addr]) -> String {
+    let all: Vec<_> = addresses.iter().map(|ip| format!("0x{:032x}", ip.to_bits())).collect();
+    format!("@th,64,128 {operator} {{ {} }}", all.join(", "))
+}
+
+/// The address that Linux gives a link by itself (RFC 4291, appendix A).
+fn link_local(mac: [u8; 6]) -> Ipv6Addr {
+    let [a, b, c, d, e, f] = mac;
+    let word = |high: u8, low: u8| u16::from_be_bytes([high, low]);
+    Ipv6Addr::new(0xfe80, 0, 0, 0, word(a ^ 2, b), word(c, 0xff), word(0xfe, d), word(e, f))
+}
+
+fn shown_mac(mac: [u8; 6]) -> String {
+    mac.map(|byte| format!("{byte:02x}")).join(":")
+}
+
+fn listed(ips: impl Iterator<Item = IpAddr>) -> String {
+    ips.map(|ip| ip.to_string()).collect::<Vec<_>>().join(", ")
+}
+
+/// A table that is replaced by this one.
+fn anew(family: &str, table: &str, chains: &str) -> String {
+    format!("{}table {family} {table} {{\n{chains}\n}}\n", gone(family, table))
+}
+
+/// A table that is removed, whether it is there or not.
+fn gone(family: &str, table: &str) -> String {
+    format!("table {family} {table}\ndelete table {family} {table}\n")
+}
+
+async fn load(rules: &str) -> Result<(), NetworkError> {
+    let failed = |source| NetworkError::Io {
+        what: "running nft (is the package nftables installed?)".into(),
+        source,
+    };
+    let mut nft = Command::new("nft")
+        .args(["-f", "-"])
+        .stdin(Stdio::piped())
+        .stdout(Stdio::null())
+        .stderr(Stdio::piped())
+        .kill_on_drop(true)
+        .spawn()
+        .map_err(failed)?;
+    if let Some(mut stdin) = nft.stdin.take() {
+        stdin.write_all(rules.as_bytes()).await.map_err(failed)?;
+    }
+    let ended = nft.wait_with_output().await.map_err(failed)?;
+    if ended.status.success() {
+        return Ok(());
+    }
+    let said = String::from_utf8_lossy(&ended.stderr).trim().to_owned();
+    Err(NetworkError::Rules { said })
+}

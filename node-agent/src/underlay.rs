@@ -1,0 +1,64 @@
+//! The node's own end of the tenants' networks: where it sends and takes VXLAN.
+
+use std::net::{IpAddr, ToSocketAddrs as _, UdpSocket};
+
+use godwit_bus::BrokerUrl;
+use godwit_proto::node::Underlay;
+
+/// The end at `wished`; else where the way to the broker begins, or at any address of the node's.
+///
+/// `None` where the node has no such address, or none but its loopback's. Looks names up: blocks.
+pub(crate) fn find(wished: Option<IpAddr>, broker: &BrokerUrl) -> Option<Underlay> {
+    let ends: Vec<_> = ends().collect();
+    let at = |address: IpAddr| ends.iter().find(|end| end.address == address).copied();
+    if let Some(wished) = wished {
+        let found = at(wished);
+        if found.is_none() {
+            tracing::error!(
+                "this node does not have the address {wished} of --underlay: containers in \
+                 tenants' networks cannot be here"
+            );
+        }
+        return found;
+    }
+    towards(broker).and_then(at).or_else(|| ends.first().copied())
+}
+
+/// The address under which the node sends to the broker.
+fn towards(broker: &BrokerUrl) -> Option<IpAddr> {
+    let host = broker.host().trim_matches(['[', ']']);
+    let mut all = (host, broker.port()).to_socket_addrs().ok()?;
+    all.find_map(|broker| {
+        let any: IpAddr = if broker.is_ipv4() { [0; 4].into() } else { [0; 16].into() };
+        let socket = UdpSocket::bind((any, 0)).ok()?;
+        // Of a datagram socket it sends nothing, and chooses a way.
+        socket.connect(broker).ok()?;
+        let address = socket.local_addr().ok()?.ip();
+        (!address.is_loopback()).then_some(address)
+    })
+}
+
+/// Every address that others can reach, with what its link takes.
+fn ends() -> impl Iterator<Item = Underlay> {
+    let all = nix::ifaddrs::getifaddrs().into_iter().flatten();
+    all.filter_map(|found| {
+        let address = found.address?;
+        let v4 = address.as_sockaddr_in().map(|v4| IpAddr::V4(v4.ip()));
+        let v6 = || address.as_sockaddr_in6().map(|v6| IpAddr::V6(v6.ip()));
+        let address = v4.or_else(v6).filter(is_far)?;
+        let mtu = format!("/sys/class/net/{}/mtu", found.interface_name);
+        let mtu: u32 = std::fs::read_to_string(mtu).ok()?.trim().parse().ok()?;
+        Some(Underlay { address, mtu: u16::try_from(mtu).unwrap_or(u16::MAX) })
+    })
+}
+
+/// Not the loopback's, nor one that means another machine on each link, nor of a tenant's network.
+fn is_far(address: &IpAddr) -> bool {
+    let is_local = match address {
+        IpAddr::V4(address) => {
+            address.is_link_local() || godwit_proto::overlay::STATIONS.contains(address)
+        }
+        IpAddr::V6(address) => address.is_unicast_link_local(),
+    };
+    !address.is_loopback() && !is_local
+}
