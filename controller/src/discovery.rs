@@ -6,8 +6,9 @@ use std::collections::HashMap;
 use std::net::IpAddr;
 
 use godwit_proto::id::NodeId;
+use godwit_proto::overlay::is_bridge;
 use godwit_trust::Fingerprint;
-use mdns_sd::{IfKind, Receiver, ServiceDaemon, ServiceEvent, ServiceInfo};
+use mdns_sd::{IfKind, IfPredicate, Receiver, ServiceDaemon, ServiceEvent, ServiceInfo};
 use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
@@ -52,7 +53,9 @@ impl Discovery {
     /// When the host allows no multicast sockets.
     pub fn open(fabric: Uuid, broker: Option<BrokerPlace>) -> Result<Self, DiscoveryError> {
         let daemon = ServiceDaemon::new()?;
-        daemon.disable_interface(vec![IfKind::LoopbackV4, IfKind::LoopbackV6])?;
+        // A node may be on this machine; tenants are in its networks.
+        let tenants = IfKind::Predicate(IfPredicate::new(|link| is_bridge(&link.name)));
+        daemon.disable_interface(vec![IfKind::LoopbackV4, IfKind::LoopbackV6, tenants])?;
         let mut text = HashMap::from([
             ("version".to_owned(), env!("CARGO_PKG_VERSION").to_owned()),
             ("fabric".to_owned(), fabric.to_string()),

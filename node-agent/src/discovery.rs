@@ -9,7 +9,8 @@ use std::time::Duration;
 
 use godwit_bus::{BrokerUrl, Link, Session};
 use godwit_proto::id::NodeId;
-use mdns_sd::{ServiceDaemon, ServiceEvent, ServiceInfo};
+use godwit_proto::overlay::is_bridge;
+use mdns_sd::{IfPredicate, ServiceDaemon, ServiceEvent, ServiceInfo};
 use tokio::net::TcpStream;
 use tokio::sync::watch;
 use tokio::time::{Instant, timeout_at};
@@ -84,6 +85,9 @@ impl Discovery {
         // Nobody else hears what is said there.
         daemon.disable_interface(mdns_sd::IfKind::LoopbackV4)?;
         daemon.disable_interface(mdns_sd::IfKind::LoopbackV6)?;
+        // Tenants are there, who are nobody's brokers.
+        let tenants = IfPredicate::new(|link| is_bridge(&link.name));
+        daemon.disable_interface(mdns_sd::IfKind::Predicate(tenants))?;
         Ok(Self { daemon })
     }
 

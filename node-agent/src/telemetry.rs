@@ -6,6 +6,7 @@ use std::time::Instant;
 
 use godwit_proto::id::ImageId;
 use godwit_proto::node::{ContainerMetrics, NodeInfo, NodeMetrics, Probe, Underlay};
+use godwit_proto::overlay::is_bridge;
 use nix::sys::utsname::uname;
 use procfs::{Current, CurrentSI};
 
@@ -157,6 +158,7 @@ fn cpu_features() -> Vec<String> {
 
 fn addresses() -> Vec<IpAddr> {
     let all = nix::ifaddrs::getifaddrs().into_iter().flatten();
+    let all = all.filter(|found| !is_bridge(&found.interface_name));
     let of = |found: nix::ifaddrs::InterfaceAddress| -> Option<IpAddr> {
         let address = found.address?;
         let v4 = address.as_sockaddr_in().map(|v4| IpAddr::V4(v4.ip()));

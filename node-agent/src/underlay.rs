@@ -4,6 +4,7 @@ use std::net::{IpAddr, ToSocketAddrs as _, UdpSocket};
 
 use godwit_bus::BrokerUrl;
 use godwit_proto::node::Underlay;
+use godwit_proto::overlay::is_bridge;
 
 /// The end at `wished`; else where the way to the broker begins, or at any address of the node's.
 ///
@@ -41,6 +42,7 @@ fn towards(broker: &BrokerUrl) -> Option<IpAddr> {
 /// Every address that others can reach, with what its link takes.
 fn ends() -> impl Iterator<Item = Underlay> {
     let all = nix::ifaddrs::getifaddrs().into_iter().flatten();
+    let all = all.filter(|found| !is_bridge(&found.interface_name));
     all.filter_map(|found| {
         let address = found.address?;
         let v4 = address.as_sockaddr_in().map(|v4| IpAddr::V4(v4.ip()));
@@ -52,12 +54,10 @@ fn ends() -> impl Iterator<Item = Underlay> {
     })
 }
 
-/// Not the loopback's, nor one that means another machine on each link, nor of a tenant's network.
+/// Not the loopback's, nor one that means another machine on each link.
 fn is_far(address: &IpAddr) -> bool {
     let is_local = match address {
-        IpAddr::V4(address) => {
-            address.is_link_local() || godwit_proto::overlay::STATIONS.contains(address)
-        }
+        IpAddr::V4(address) => address.is_link_local(),
         IpAddr::V6(address) => address.is_unicast_link_local(),
     };
     !address.is_loopback() && !is_local

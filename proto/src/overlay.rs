@@ -56,6 +56,14 @@ pub fn station6(network: Ipv6Net, number: u32) -> Ipv6Addr {
     Ipv6Addr::from_bits(network.network().to_bits() | half | u128::from(number))
 }
 
+/// What the name of a network's bridge on a node begins with; its number follows.
+pub const BRIDGE: &str = "gn";
+
+/// True for a tenants' network's bridge by its name: what is there is no business of the node's own.
+pub fn is_bridge(link: &str) -> bool {
+    link.strip_prefix(BRIDGE).is_some_and(|vni| u32::from_str_radix(vni, 16).is_ok())
+}
+
 /// Where a network's containers ask for names, of either family: its first address, on every node.
 pub fn resolver(network: IpNet) -> IpAddr {
     host(network, 1)
@@ -257,6 +265,7 @@ mod tests {
         let network: Ipv6Net = "fd00:0:0:7::/64".parse().expect("a network");
         assert_eq!(station6(network, 9).to_string(), "fd00:0:0:7:8000::9");
         assert_eq!(resolver(network.into()).to_string(), "fd00:0:0:7::1");
+        assert!(is_bridge("gn670001") && !is_bridge("gnome") && !is_bridge("br0"));
         assert_eq!(exit("10.128.16.0/20".parse().expect("a network")).to_string(), "10.128.16.2");
     }
 }

@@ -1,18 +1,21 @@
 //! A TCP client of the counter, on a host of its own.
 
+use std::marker::PhantomData;
 use std::path::PathBuf;
 use std::process::Child;
 
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
 use serde::Deserialize;
 
 use crate::Lab;
 
-/// `dial`, running in the host `client`.
+/// `dial`, running in a host.
 #[derive(Debug)]
 pub struct Dial<'a> {
-    lab: &'a Lab,
     child: Child,
     log: PathBuf,
+    _lab: PhantomData<&'a Lab>,
 }
 
 /// What a client has seen of its one connection.
@@ -31,10 +34,23 @@ pub struct Dialled {
 impl<'a> Dial<'a> {
     /// Connects to the counter's echo; `log` takes what it says.
     pub fn start(lab: &'a Lab, address: &str, log: PathBuf) -> Self {
+        Self::start_at(lab, "client", &[], address, log)
+    }
+
+    /// Connects from another host, with a program before it that enters a namespace there.
+    pub fn start_at(
+        lab: &'a Lab,
+        host: &str,
+        entering: &[&str],
+        address: &str,
+        log: PathBuf,
+    ) -> Self {
         let program = lab.checkout().join("target/workload/dial");
         assert!(program.exists(), "{} is missing: run scripts/lab workload", program.display());
-        let child = lab.spawn("client", &[&program.to_string_lossy(), address], &log);
-        Self { lab, child, log }
+        let program = program.to_string_lossy();
+        let command = [entering, &[&*program, address]].concat();
+        let child = lab.spawn(host, &command, &log);
+        Self { child, log, _lab: PhantomData }
     }
 
     /// Ends it and answers what it saw.
@@ -42,7 +58,9 @@ impl<'a> Dial<'a> {
     /// # Panics
     /// When it said nothing that can be read.
     pub fn hang_up(mut self) -> Dialled {
-        self.lab.run("client", &["pkill", "-TERM", "-x", "dial"]);
+        // scripts/lab passes it on.
+        let lab = Pid::from_raw(self.child.id().cast_signed());
+        kill(lab, Signal::SIGTERM).expect("the client runs, or has said why not");
         let _status = self.child.wait();
         let said = std::fs::read_to_string(&self.log).unwrap_or_default();
         match serde_json::from_str(said.trim()) {

@@ -10,7 +10,7 @@
 //! echo port it sends back what TCP clients send (dial.rs).
 
 use std::io::{Read, Write};
-use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream, UdpSocket};
+use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener, TcpStream, UdpSocket};
 use std::time::Duration;
 
 use tick::{Tick, end_on_signals, instance_name, is_ending, monotonic_ns, realtime_ns};
@@ -135,7 +135,9 @@ fn say(line: std::fmt::Arguments<'_>) {
 
 /// Sends back what comes, on a thread for each client.
 fn echo(port: u16) -> std::io::Result<()> {
-    let listener = TcpListener::bind((Ipv4Addr::UNSPECIFIED, port))?;
+    // Of both families, where the kernel has both.
+    let listener = TcpListener::bind((Ipv6Addr::UNSPECIFIED, port))
+        .or_else(|_| TcpListener::bind((Ipv4Addr::UNSPECIFIED, port)))?;
     std::thread::spawn(move || {
         for peer in listener.incoming().flatten() {
             std::thread::spawn(move || send_back(peer));

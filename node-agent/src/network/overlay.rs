@@ -18,7 +18,7 @@ use std::io;
 use std::net::IpAddr;
 use std::path::Path;
 
-use godwit_proto::overlay::{self, Overlay, Overlays, Vni};
+use godwit_proto::overlay::{self, BRIDGE, Overlay, Overlays, Vni};
 use ipnet::IpNet;
 use rtnetlink::packet_route::link::{LinkAttribute, LinkMessage};
 use rtnetlink::{LinkBridge, LinkVxlan};
@@ -28,8 +28,7 @@ use super::{NetworkError, announce, bridge, names, rules};
 
 /// VXLAN's port (RFC 7348).
 pub(super) const PORT: u16 = 4789;
-/// What bridges' and VXLAN links' names begin with; the network's number follows.
-const BRIDGE: &str = "gn";
+/// What VXLAN links' names begin with, as bridges' do with [`BRIDGE`].
 const TUNNEL: &str = "gx";
 
 /// What this node was told of the tenants' networks.

@@ -61,7 +61,7 @@ fn input(networks: &[Overlay]) -> String {
                 let inner = inner.join(", ");
                 let _ = writeln!(
                     outside,
-                    "iifname \"{bridge}\" {family} daddr != {{ {inner} }} accept"
+                    "iifname \"{bridge}\" fib daddr type local {family} daddr != {{ {inner} }} accept"
                 );
             }
         }

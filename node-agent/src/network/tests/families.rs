@@ -146,7 +146,7 @@ fn nothing_is_left_of_any_interface() {
         network.remove(guest.id).await.expect("remove again");
         assert!(!path.exists());
         for ordinal in 0..2 {
-            let name = super::super::host_end(guest.id, ordinal);
+            let name = super::super::naming::host_end(guest.id, ordinal);
             assert_eq!(network.links.index(&name).await.expect("links"), None);
         }
     });

@@ -164,7 +164,7 @@ fn what_was_held_reaches_the_source_after_an_abort() {
 
 /// The hardware address that the next frame to the guest comes from.
 async fn senders_seen(network: &Network, guest: &Guest) -> mpsc::Receiver<[u8; 6]> {
-    let link = super::super::host_end(guest.id, 0);
+    let link = super::super::naming::host_end(guest.id, 0);
     let index = network.links.must_index(&link).await.expect("link");
     let tap = PacketSocket::open().expect("tap");
     tap.bind(index, Receive::Filtered).expect("bind");
