@@ -31,7 +31,7 @@ impl StreamSource for Supply {
                     reason: format!("the controller does not hold image {}", id.short()),
                 },
             },
-            StreamId::Checkpoint { .. } | StreamId::Metadata { .. } => {
+            StreamId::Checkpoint { .. } | StreamId::Metadata { .. } | StreamId::Volumes { .. } => {
                 Resolution::Refused { reason: "the controller holds no checkpoints".to_owned() }
             }
         };

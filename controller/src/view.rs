@@ -7,7 +7,9 @@ use std::net::IpAddr;
 use std::sync::Arc;
 
 use godwit_proto::container::{Interface, Limits, Mode};
-use godwit_proto::id::{ContainerId, ContainerName, ImageId, MigrationId, NodeId, Tenant};
+use godwit_proto::id::{
+    ContainerId, ContainerName, ImageId, MigrationId, NodeId, Tenant, VolumeName,
+};
 use godwit_proto::overlay::Vni;
 use ipnet::IpNet;
 use jiff::Timestamp;
@@ -17,7 +19,7 @@ use serde_json::Value;
 use crate::placement::NodeState;
 use crate::store::{
     AttemptRow, ContainerRow, ContainerState, ImageRow, Intent, NetworkRow, PhaseMark, Prediction,
-    Seen,
+    Seen, VolumeRow,
 };
 
 /// A container.
@@ -36,6 +38,8 @@ pub struct ContainerView {
     pub migration: Option<MigrationId>,
     /// The ports that nodes open for it, as [`Published`] reads them.
     pub ports: Vec<String>,
+    /// Its volumes, as [`Volume`](godwit_proto::volume::Volume) reads them.
+    pub volumes: Vec<String>,
     /// The first address of its first interface.
     pub ip: Option<IpAddr>,
     pub interfaces: Vec<InterfaceView>,
@@ -94,6 +98,7 @@ impl ContainerView {
             ip: first.map(|address| address.addr()),
             interfaces,
             ports: spec.ports.iter().map(ToString::to_string).collect(),
+            volumes: spec.volumes.iter().map(ToString::to_string).collect(),
             epoch: row.epoch.to_string(),
             exit_code: row.exit_code,
             error: row.error.clone(),
@@ -143,6 +148,33 @@ impl NetworkView {
             subnets: row.subnets,
             mtu: row.mtu,
             exit: row.exit,
+            created: row.created,
+        }
+    }
+}
+
+/// A tenant's volume.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[expect(missing_docs, reason = "the fields are those of VolumeRow")]
+pub struct VolumeView {
+    pub name: VolumeName,
+    pub tenant: Tenant,
+    pub node: NodeId,
+    /// The container that has it.
+    pub container: Option<ContainerName>,
+    pub created: Timestamp,
+}
+
+impl VolumeView {
+    /// The volume as it is stored, with its container out of these.
+    pub fn new(row: &VolumeRow, containers: &[ContainerRow]) -> Self {
+        let holder = containers.iter().find(|container| Some(container.spec.id) == row.container);
+        let row = row.clone();
+        Self {
+            container: holder.map(|container| container.spec.name.clone()),
+            name: row.name,
+            tenant: row.tenant,
+            node: row.node,
             created: row.created,
         }
     }

@@ -37,6 +37,7 @@ use crate::serve::{self, ImageSource, Requests};
 use crate::telemetry::{self, Telemetry};
 use crate::underlay;
 use crate::usage::Meter;
+use crate::volumes::Volumes;
 
 /// How often metrics are published.
 const METRICS_EVERY: Duration = Duration::from_secs(5);
@@ -146,6 +147,7 @@ pub async fn run(config: Config, shutdown: CancellationToken) -> Result<(), Agen
     let streams = Streams::new(Arc::new(link), Arc::new(source));
     streams.set_node_limit(config.bwlimit);
 
+    let volumes = engine_config.volumes.clone();
     let image_dirs = ImageDirs::open(&config.run_dir, &engine_config.workdir, config.images_bytes)?;
 
     let (messages, outbox) = mpsc::channel(1024);
@@ -160,6 +162,9 @@ pub async fn run(config: Config, shutdown: CancellationToken) -> Result<(), Agen
         streams: streams.clone(),
         spool,
         images: image_dirs,
+        volumes: volumes.clone(),
+        outgoing: Default::default(),
+        threads: Default::default(),
         claims: Default::default(),
         unfinished: Default::default(),
         expedite: Expedite::open(&config.run_dir, config.expedite_rcu),
@@ -187,6 +192,7 @@ pub async fn run(config: Config, shutdown: CancellationToken) -> Result<(), Agen
         driver,
         streams: streams.clone(),
         engine,
+        volumes,
         requests: Requests::new(messages),
         renewals,
         overlays,
@@ -221,6 +227,7 @@ fn engine_config(config: &Config) -> EngineConfig {
     EngineConfig {
         rundir: config.run_dir.clone(),
         workdir: config.data_dir.join("work"),
+        volumes: Volumes::new(config.data_dir.join("volumes")),
         criu: config.criu.clone().unwrap_or_else(|| standard.criu.clone()),
         ..standard
     }
@@ -289,6 +296,7 @@ struct Routes<E> {
     driver: Driver,
     streams: Streams,
     engine: Arc<E>,
+    volumes: Volumes,
     requests: Requests,
     renewals: Option<mpsc::Sender<Vec<u8>>>,
     overlays: watch::Sender<Overlays>,
@@ -323,8 +331,9 @@ impl<E: Engine> Routes<E> {
                 self.driver.feed(Input::Order { run, container, epoch, order }).await;
             }
             ToNode::Request { number, request, .. } => {
-                let engine = self.engine.clone();
-                self.requests.take(number, async move { serve::answer(&*engine, request).await });
+                let (engine, volumes) = (self.engine.clone(), self.volumes.clone());
+                let answering = async move { serve::answer(&*engine, volumes, request).await };
+                self.requests.take(number, answering);
             }
             ToNode::Overlays(overlays) => {
                 self.overlays.send_replace(overlays);

@@ -43,10 +43,11 @@ mod source;
 mod source_armed;
 mod target;
 mod target_armed;
-mod threads;
+pub(crate) mod threads;
 
+use std::collections::BTreeSet;
 use std::future::Future;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 pub use image_dirs::ImageDirs;
 pub use layout::EngineConfig;
@@ -182,6 +183,11 @@ pub trait Engine: Send + Sync + 'static {
         images: &Path,
         metadata: &Path,
     ) -> impl Future<Output = Result<(), EngineError>> + Send;
+    /// Source: the files that its processes may write by memory, below its root.
+    fn mapped(
+        &self,
+        spec: &ContainerSpec,
+    ) -> impl Future<Output = Result<BTreeSet<PathBuf>, EngineError>> + Send;
     /// Source: freezes every process and returns once the kernel says so.
     fn freeze(
         &self,
@@ -303,6 +309,7 @@ pub(crate) mod testing {
             interfaces: Vec::new(),
             ports: Vec::new(),
             resolver: None,
+            volumes: Vec::new(),
         }
     }
 }

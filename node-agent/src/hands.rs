@@ -13,6 +13,7 @@ mod calls;
 mod images;
 mod lane;
 mod looks;
+mod volumes;
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
@@ -31,13 +32,16 @@ use tokio::task::JoinSet;
 use uuid::Uuid;
 
 use crate::driver::{Driver, Errand};
+use crate::engine::threads::Threads;
 use crate::engine::{Engine, EngineError, ImageDirs};
 use crate::expedite::Expedite;
 use crate::moments::now_us;
 use crate::network::{Network, NetworkError};
+use crate::volumes::Volumes;
 pub(crate) use armed::Claim;
 pub(crate) use images::ImageLocks;
 use lane::Lane;
+pub(crate) use volumes::Outgoing;
 
 /// Why a call failed, in words that reach the operator.
 #[derive(Debug, thiserror::Error)]
@@ -60,6 +64,8 @@ pub(crate) enum CallError {
     OtherImage { wanted: godwit_proto::id::ImageId, loaded: godwit_proto::id::ImageId },
     #[error("the checkpoint was withdrawn while it was read")]
     Withdrawn,
+    #[error("the agent ended while the container's volumes were on their way: move it again")]
+    VolumesCutShort,
     #[error("the record names no other node")]
     NoPeer,
 }
@@ -69,11 +75,15 @@ const CHECKPOINT: &str = ".checkpoint";
 /// How directories of what engines know of containers end.
 const METADATA: &str = ".metadata";
 
-/// The epoch of a container's checkpoint or metadata, from the name that [`Tools::checkpoint`] or
-/// [`Tools::metadata`] gave it.
+/// How directories of parts of volumes end.
+const VOLUMES: &str = ".volumes";
+
+/// The epoch of a container's checkpoint, metadata or volumes, from the name that
+/// [`Tools::checkpoint`], [`Tools::metadata`] or [`Tools::parts`] gave it.
 fn epoch_of(container: ContainerId, file: &str) -> Option<Epoch> {
     let rest = file.strip_prefix(&format!("{container}-"))?;
-    rest.strip_suffix(CHECKPOINT).or_else(|| rest.strip_suffix(METADATA))?.parse().ok()
+    let ends = [CHECKPOINT, METADATA, VOLUMES];
+    ends.iter().find_map(|end| rest.strip_suffix(end))?.parse().ok()
 }
 
 /// What every call needs.
@@ -83,6 +93,11 @@ pub(crate) struct Tools<E> {
     pub(crate) streams: Streams,
     pub(crate) spool: PathBuf,
     pub(crate) images: ImageDirs,
+    pub(crate) volumes: Volumes,
+    /// Volumes of containers that are about to move: what the other end was told of them.
+    pub(crate) outgoing: Mutex<BTreeMap<ContainerId, Outgoing>>,
+    /// Who is at work on volumes.
+    pub(crate) threads: Threads,
     /// The addresses that are claimed for containers which do not run here yet.
     pub(crate) claims: Mutex<BTreeMap<ContainerId, Claim>>,
     pub(crate) expedite: Expedite,
@@ -106,6 +121,15 @@ impl<E> Tools<E> {
     /// Where what the engine knows of a container lies, on its way out or in.
     pub(crate) fn metadata(&self, container: ContainerId, epoch: Epoch) -> PathBuf {
         self.spool.join(format!("{container}-{epoch}{METADATA}"))
+    }
+
+    /// Where parts of a container's volumes lie, on their way out or in.
+    pub(crate) fn parts(&self, container: ContainerId, epoch: Epoch) -> PathBuf {
+        self.spool.join(format!("{container}-{epoch}{VOLUMES}"))
+    }
+
+    fn outgoing(&self) -> MutexGuard<'_, BTreeMap<ContainerId, Outgoing>> {
+        self.outgoing.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn claims(&self) -> MutexGuard<'_, BTreeMap<ContainerId, Claim>> {
@@ -183,11 +207,21 @@ impl<E: Engine> Hands<E> {
     /// An image that cannot be read is no reason not to start: only an agent that runs can be
     /// told to thaw, which is what comes of it when the target waits in vain.
     pub(crate) async fn resume(&self, records: &[Record]) {
+        // Of a removal that an earlier life did not live to end.
+        let over = |record: &&Record| record.drops_volumes && record.phase.is_over();
+        for record in records.iter().filter(over) {
+            if let Err(error) = volumes::drop_of(&self.tools, record).await {
+                tracing::error!(container = %record.spec.id, error = told(&error), "its volumes stay");
+            }
+        }
         for record in records.iter().filter(|record| record.phase == Phase::Frozen) {
             let (container, epoch) = (record.spec.id, record.epoch);
             let Some(peer) = record.peer.clone() else { continue };
             let path = self.tools.checkpoint(container, epoch);
             let stream = StreamId::Checkpoint { container, epoch };
+            if let Err(error) = volumes::resume(&self.tools, record).await {
+                tracing::error!(%container, error = told(&error), "its volumes are not on offer");
+            }
             let offered = match record.mode {
                 Mode::Live => armed::resume(&self.tools, record),
                 Mode::Plain | Mode::Cold => {

@@ -305,6 +305,7 @@ mod tests {
                 image: None,
                 bwlimit: None,
                 grace_ms: None,
+                drops_volumes: false,
                 reason: None,
             };
             record.spec.interfaces.clear();

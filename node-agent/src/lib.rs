@@ -14,6 +14,7 @@
 //! - [`driver`] carries the machine's effects out in order, [`ledger`] remembers.
 //! - `hands` turns calls into steps of the [`engine`] (podman), the [`network`] (a namespace and
 //!   a veth for each container) and streams.
+//! - [`volumes`] are directories that outlive their containers and move with them.
 //! - [`criu`] is the stand-in for criu and the gate: a restore that can still be refused.
 //! - [`doctor`] says by doing whether a node is fit; [`discovery`] finds the broker;
 //!   [`telemetry`] and [`usage`] say how the node is, [`moments`] where a move spent its time;
@@ -44,3 +45,4 @@ mod serve;
 pub mod telemetry;
 mod underlay;
 pub mod usage;
+pub mod volumes;

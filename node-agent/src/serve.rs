@@ -15,6 +15,7 @@ use tokio::task::JoinSet;
 
 use crate::engine::{Engine, EngineError};
 use crate::hands::{ImageLocks, told};
+use crate::volumes::Volumes;
 
 /// The most of a log that one answer carries.
 const LOG_LIMIT_BYTES: usize = 384 << 10;
@@ -63,6 +64,7 @@ impl Requests {
 /// Answers a request of the controller's, or says why not in words for the operator.
 pub(crate) async fn answer<E: Engine>(
     engine: &E,
+    volumes: Volumes,
     request: NodeRequest,
 ) -> Result<NodeAnswer, String> {
     let answered = match request {
@@ -75,8 +77,24 @@ pub(crate) async fn answer<E: Engine>(
             let held = tokio::task::spawn_blocking(move || crate::holders::of(&ports)).await;
             return held.map(NodeAnswer::Ports).map_err(|error| told(&error));
         }
+        NodeRequest::VolumeBytes { tenant, volumes: names } => {
+            let bytes = move || volumes.bytes(&tenant, &names).map(NodeAnswer::Bytes);
+            return on_disk(bytes).await;
+        }
+        NodeRequest::RemoveVolume { tenant, volume } => {
+            return on_disk(move || volumes.remove(&tenant, &volume).map(|()| NodeAnswer::Done))
+                .await;
+        }
     };
     answered.map_err(|error| told(&error))
+}
+
+/// What becomes of work on volumes.
+async fn on_disk(
+    work: impl FnOnce() -> std::io::Result<NodeAnswer> + Send + 'static,
+) -> Result<NodeAnswer, String> {
+    let done = tokio::task::spawn_blocking(work).await.map_err(|error| told(&error))?;
+    done.map_err(|error| format!("its volumes: {error}"))
 }
 
 async fn logs<E: Engine>(

@@ -165,6 +165,8 @@ pub struct Create {
     pub networks: Vec<String>,
     /// Its ports that nodes open, as [`crate::overlay::Published`] reads them.
     pub ports: Vec<String>,
+    /// Its volumes, as [`crate::volume::Volume`] reads them.
+    pub volumes: Vec<String>,
     /// Where; `None` leaves the choice to the controller.
     pub node: Option<NodeId>,
     /// Whether to start it at once: yes, if not said.
@@ -237,6 +239,7 @@ fn read(verb: &VerbName, fields: &mut Fields) -> Result<Command, Fault> {
             },
             networks: fields.texts("networks")?,
             ports: fields.texts("ports")?,
+            volumes: fields.texts("volumes")?,
             node: fields.node("node")?,
             start: fields.flag("start")?.unwrap_or(true),
         }),

@@ -9,6 +9,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::id::{ContainerId, ContainerName, ImageId, Tenant};
 use crate::overlay::{Attachment, Published, Resolver};
+use crate::volume::Volume;
 
 /// A container as its tenant asked for it and as the controller completed it.
 ///
@@ -42,6 +43,9 @@ pub struct ContainerSpec {
     /// Where it asks for names; `None` leaves it to the node.
     #[serde(default)]
     pub resolver: Option<Resolver>,
+    /// The volumes that are its alone as long as it exists, and move with it.
+    #[serde(default)]
+    pub volumes: Vec<Volume>,
 }
 
 impl ContainerSpec {

@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::id::{ContainerId, Epoch, ImageId, Life, Run};
+use crate::id::{ContainerId, Epoch, ImageId, Life, Run, Tenant, VolumeName};
 use crate::migration::{Message, Order};
 use crate::overlay::{Overlays, Protocol};
 use crate::timeline::Moments;
@@ -86,6 +86,20 @@ pub enum NodeRequest {
     },
     /// Who holds those ports, for every address of the node.
     Ports(Vec<(Protocol, u16)>),
+    /// How much disk those volumes take.
+    VolumeBytes {
+        /// Whose they are.
+        tenant: Tenant,
+        /// Which.
+        volumes: Vec<VolumeName>,
+    },
+    /// Remove a volume that no container has; absent is success.
+    RemoveVolume {
+        /// Whose it is.
+        tenant: Tenant,
+        /// Which.
+        volume: VolumeName,
+    },
 }
 
 /// The answers to [`NodeRequest`].
@@ -99,6 +113,8 @@ pub enum NodeAnswer {
     Done,
     /// Those that are held, each with the program that holds it, as far as that is known.
     Ports(Vec<(Protocol, u16, String)>),
+    /// So many.
+    Bytes(u64),
 }
 
 /// An image that a node's engine holds.
@@ -117,6 +133,8 @@ pub struct NodeImage {
 pub enum Step {
     /// Target: the container's image is on its way.
     FetchingImage,
+    /// Target: what is in the container's volumes is on its way, ahead of the freeze.
+    FetchingVolumes,
     /// Source: freezing; the gap begins.
     Freezing,
     /// Source: writing the checkpoint.

@@ -94,6 +94,11 @@ name!(
     "container name"
 );
 name!(
+    /// What a tenant calls one of its volumes.
+    VolumeName,
+    "volume name"
+);
+name!(
     /// A migration as people see it (`m-0007-3`), one for each attempt.
     MigrationId,
     "migration id"

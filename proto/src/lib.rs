@@ -30,4 +30,5 @@ pub mod overlay;
 pub mod stream;
 pub mod timeline;
 pub mod topic;
+pub mod volume;
 pub mod wire;

@@ -16,8 +16,8 @@ workload() {
   flock 7
   if [[ $made != "$(cat "$out/.made" 2>/dev/null)" ]]; then
     rm -f "$out/.made"
-    for name in counter observe dial; do build_workload "$source/$name.rs" "$out/$name"; done
-    pack_image counter "$out/counter" "$out/counter.tar"
+    for name in counter observe dial scribe; do build_workload "$source/$name.rs" "$out/$name"; done
+    for name in counter scribe; do pack_image "$name" "$out/$name" "$out/$name.tar"; done
     echo "$made" >"$out/.made"
   fi
   exec 7>&-

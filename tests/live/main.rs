@@ -15,3 +15,4 @@ mod moves;
 mod networks;
 mod scene;
 mod siege;
+mod volumes;

@@ -244,5 +244,6 @@ fn spec(index: usize) -> Option<ContainerSpec> {
         interfaces: Vec::new(),
         ports: Vec::new(),
         resolver: None,
+        volumes: Vec::new(),
     })
 }

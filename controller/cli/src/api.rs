@@ -67,6 +67,8 @@ pub(crate) struct Container {
     pub(crate) error: Option<String>,
     #[serde(default)]
     pub(crate) labels: BTreeMap<String, String>,
+    #[serde(default)]
+    pub(crate) volumes: Vec<String>,
     pub(crate) since: Option<Timestamp>,
 }
 

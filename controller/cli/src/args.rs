@@ -3,6 +3,7 @@
 mod account;
 mod broker;
 mod network;
+mod volume;
 
 use std::path::PathBuf;
 use std::time::Duration;
@@ -17,6 +18,7 @@ use crate::render::Format;
 pub(crate) use self::account::{AccountAdd, AccountCommand, NodeToken, Passwd};
 pub(crate) use self::broker::{Broker, BrokerCommand};
 pub(crate) use self::network::{NetworkCommand, NetworkCreate};
+pub(crate) use self::volume::VolumeCommand;
 
 const AFTER_HELP: &str = "\
 Exit codes:
@@ -98,6 +100,9 @@ pub(crate) enum Command {
     /// Make, list and remove networks of containers
     #[command(subcommand)]
     Network(NetworkCommand),
+    /// List and remove volumes of containers
+    #[command(subcommand)]
+    Volume(VolumeCommand),
     /// Make, list and remove accounts of the broker
     #[command(subcommand)]
     Account(AccountCommand),
@@ -201,6 +206,10 @@ pub(crate) struct Run {
     /// 8080:80@edge-a,edge-b; may be repeated
     #[arg(short, long = "publish", value_name = "[PORT:]PORT[/udp][@NODES]")]
     pub(crate) ports: Vec<String>,
+    /// A volume and where it sees it; made if it is new, otherwise it runs where the volume is; may
+    /// be repeated
+    #[arg(short, long = "volume", value_name = "NAME:/PATH")]
+    pub(crate) volumes: Vec<String>,
     /// Make it only
     #[arg(long)]
     pub(crate) no_start: bool,
@@ -253,6 +262,9 @@ pub(crate) struct Remove {
     /// Also when it runs
     #[arg(short, long)]
     pub(crate) force: bool,
+    /// Remove their volumes too, which stay otherwise
+    #[arg(short, long)]
+    pub(crate) volumes: bool,
     #[arg(required = true, value_name = "CONTAINER")]
     pub(crate) names: Vec<String>,
 }

@@ -36,7 +36,7 @@ fn status(code: &str) -> StatusCode {
         "sign-in" | "wrong-password" => StatusCode::UNAUTHORIZED,
         "too-many-failures" => StatusCode::TOO_MANY_REQUESTS,
         "unknown-account" | "unknown-container" | "unknown-node" | "unknown-image"
-        | "unknown-migration" | "not-found" => StatusCode::NOT_FOUND,
+        | "unknown-migration" | "unknown-volume" | "not-found" => StatusCode::NOT_FOUND,
         "method-not-allowed" => StatusCode::METHOD_NOT_ALLOWED,
         "shutting-down" | "unavailable" => StatusCode::SERVICE_UNAVAILABLE,
         "node-silent" => StatusCode::GATEWAY_TIMEOUT,

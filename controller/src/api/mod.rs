@@ -12,6 +12,7 @@ mod images;
 mod migrations;
 mod networks;
 mod nodes;
+mod volumes;
 
 use std::convert::Infallible;
 use std::net::SocketAddr;
@@ -83,6 +84,8 @@ pub fn router(api: Api) -> Router {
         .route("/containers/{container}/migrate", post(migrations::migrate))
         .route("/networks", get(networks::list).post(networks::create))
         .route("/networks/{network}", get(networks::inspect).delete(networks::remove))
+        .route("/volumes", get(volumes::list))
+        .route("/volumes/{volume}", get(volumes::inspect).delete(volumes::remove))
         .route("/migrations", get(migrations::list))
         .route("/migrations/{id}", get(migrations::inspect))
         .route("/migrations/{id}/cancel", post(migrations::cancel))
@@ -176,7 +179,7 @@ async fn not_found(uri: axum::http::Uri) -> ApiError {
     Refusal::new(
         "not-found",
         format!("there is nothing at {}", uri.path()),
-        "the API begins at /api/v1: nodes, containers, networks, migrations, images, events, broker",
+        "the API begins at /api/v1: nodes, containers, networks, volumes, migrations, images, events, broker",
     )
     .into()
 }

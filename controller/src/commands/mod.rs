@@ -348,6 +348,7 @@ fn create_request(create: Create) -> CreateRequest {
         nano_cpus: create.limits.nano_cpus,
         networks: Some(create.networks),
         ports: Some(create.ports),
+        volumes: Some(create.volumes),
         start: Some(create.start),
     }
 }

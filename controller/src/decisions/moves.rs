@@ -117,7 +117,7 @@ impl Clock {
             Some(End::Source) => "aborting",
             None if target == Some(Phase::Staged) => "deciding",
             None => match self.step {
-                None | Some(Step::FetchingImage) => "preparing",
+                None | Some(Step::FetchingImage | Step::FetchingVolumes) => "preparing",
                 Some(Step::Freezing | Step::Dumping) => "freezing",
                 Some(Step::Transferring) => "transferring",
                 Some(_) => "staging",

@@ -36,6 +36,7 @@ fn spec() -> ContainerSpec {
         interfaces: Vec::new(),
         ports: Vec::new(),
         resolver: None,
+        volumes: Vec::new(),
     }
 }
 

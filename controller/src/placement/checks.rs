@@ -227,11 +227,19 @@ fn memory_suffices(wish: &Wish<'_>, target: &NodeFacts) -> Option<Reason> {
     )
 }
 
+/// What of volumes has arrived and is not in place yet.
+const VOLUMES_ON_THEIR_WAY: u64 = 64 << 20;
+
 fn disk_suffices(wish: &Wish<'_>, target: &NodeFacts) -> Option<Reason> {
     let free = target.disk_free_bytes?;
     // An image is there twice for a moment, as an archive and unpacked; a checkpoint once.
     let checkpoint = if live(wish).is_some() { wish.memory_bytes } else { 0 };
+    let volumes = match wish.volume_bytes {
+        0 => 0,
+        bytes => bytes.saturating_add(VOLUMES_ON_THEIR_WAY),
+    };
     let needed = wish.image_bytes.saturating_mul(2).saturating_add(checkpoint);
+    let needed = needed.saturating_add(volumes);
     if needed <= free {
         return None;
     }

@@ -36,6 +36,8 @@ pub struct Wish<'a> {
     pub image_bytes: u64,
     /// The largest packet of the tenants' networks that it is in, if it is in any.
     pub overlay_mtu: Option<u16>,
+    /// The disk that its volumes take, which come along.
+    pub volume_bytes: u64,
 }
 
 /// Whether a container may move, and what it would cost.

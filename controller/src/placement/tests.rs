@@ -29,6 +29,7 @@ fn wish(source: Option<&NodeFacts>) -> Wish<'_> {
         memory_bytes: 64 << 20,
         image_bytes: 10 << 20,
         overlay_mtu: Some(1450),
+        volume_bytes: 0,
     }
 }
 

@@ -9,7 +9,7 @@ use godwit_proto::overlay::{Published, PublishedError};
 use serde::Deserialize;
 use uuid::Uuid;
 
-use super::{Service, networks, unknown_node};
+use super::{Service, networks, unknown_node, volumes};
 use crate::images::name;
 use crate::placement::{self, NodeState, Wish};
 use crate::refusal::Refusal;
@@ -49,6 +49,9 @@ pub struct CreateRequest {
     /// Its ports that nodes open for it, as [`Published`] reads them.
     #[serde(default)]
     pub ports: Option<Vec<String>>,
+    /// Its volumes, as [`Volume`](godwit_proto::volume::Volume) reads them.
+    #[serde(default)]
+    pub volumes: Option<Vec<String>>,
     /// Whether to start it; yes if left out.
     #[serde(default)]
     pub start: Option<bool>,
@@ -59,7 +62,8 @@ impl Service {
     ///
     /// # Errors
     /// `unknown-image`, `name-taken`, `unknown-network`, `network-twice`, `too-many-networks`,
-    /// `addresses-exhausted`, `invalid-port`, `port-taken`, `unknown-node`, `admission-refused`,
+    /// `addresses-exhausted`, `invalid-port`, `port-taken`, `invalid-volume`, `volume-twice`,
+    /// `volume-in-use`, `volume-elsewhere`, `volumes-apart`, `unknown-node`, `admission-refused`,
     /// `no-node`, and the core's.
     pub async fn create(
         &self,
@@ -72,6 +76,9 @@ impl Service {
         let name = free_name(tenant, request.name, &rows)?;
         let ports = ports(request.ports.unwrap_or_default())?;
         self.free_ports(tenant, &ports, &rows).await?;
+        let wished = request.volumes.unwrap_or_default();
+        let (volumes, at) = self.take_volumes(tenant, wished, &rows).await?;
+        let node = volumes::place_of(&volumes, at, request.node)?;
         let networks = request.networks.filter(|networks| !networks.is_empty());
         let networks = networks.unwrap_or_else(|| vec![self.parts.network.clone()]);
         if networks.len() > MAX_INTERFACES {
@@ -91,7 +98,7 @@ impl Service {
             memory_bytes: request.memory_bytes,
             overlay_mtu: networks::mtu(&interfaces),
         };
-        let node = self.place(&wanted, request.node)?;
+        let node = self.place(&wanted, node)?;
         let id = ContainerId(Uuid::new_v4());
         let spec = ContainerSpec {
             id,
@@ -106,6 +113,7 @@ impl Service {
             resolver: networks::resolver(tenant, &interfaces),
             interfaces,
             ports,
+            volumes,
         };
         self.parts.core.create(spec, node, request.start.unwrap_or(true)).await?;
         self.container(tenant, &id.to_string()).await
@@ -185,6 +193,7 @@ impl Service {
                 image.size_bytes
             },
             overlay_mtu,
+            volume_bytes: 0,
         };
         if let Some(node) = node {
             let facts =

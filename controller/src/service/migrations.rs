@@ -6,7 +6,7 @@ use godwit_proto::migration::Plan;
 use serde::Deserialize;
 
 use super::{Service, shown, unknown_node};
-use crate::placement::{self, Admission, Past, Wish};
+use crate::placement::{self, Admission, NodeState, Past, Wish};
 use crate::refusal::{Reason, Refusal};
 use crate::store::{AttemptRow, ContainerRow, ContainerState, MigrationFilter};
 use crate::view::MigrationView;
@@ -41,7 +41,7 @@ impl Service {
     /// Moves a container, or says what moving it would cost.
     ///
     /// # Errors
-    /// `unknown-container`, `unknown-node`, `admission-refused`, `no-node` (not with
+    /// `unknown-container`, `unknown-node`, `node-silent`, `admission-refused`, `no-node` (not with
     /// `dry_run`, which answers those as an admission), and the core's.
     pub async fn migrate(
         &self,
@@ -162,6 +162,9 @@ impl Service {
             .memory_of(&row.node, &row.spec.name)
             .or(past.map(|past| past.bytes))
             .or(row.spec.limits.memory_bytes);
+        let is_there = matches!(source.state, NodeState::Online | NodeState::Draining);
+        let volume_bytes =
+            if is_there { self.volume_bytes(&row.spec, &row.node).await? } else { 0 };
         let wish = |target: &NodeId| Wish {
             name: row.spec.name.as_str(),
             source: Some(&source),
@@ -170,6 +173,7 @@ impl Service {
             memory_bytes: memory_bytes.unwrap_or(0),
             image_bytes: if registry.holds(target, &row.spec.image) { 0 } else { image },
             overlay_mtu: super::networks::mtu(&row.spec.interfaces),
+            volume_bytes,
         };
         let (target, mut reasons) = match &request.to {
             Some(to) => {

@@ -11,6 +11,7 @@ mod migrations;
 mod networks;
 mod nodes;
 mod ports;
+mod volumes;
 
 use std::sync::Arc;
 

@@ -4,7 +4,7 @@
 //! Every write is synced to disk before its method returns (`synchronous = FULL`),
 //! because the choreography persists before it acts or tells. SQL stands in this
 //! folder and nowhere else: `compute` (containers), `migration` (attempts and
-//! history), `verdict` (what was decided), `device` (nodes), `image`, `network`, `request`
+//! history), `verdict` (what was decided), `device` (nodes), `image`, `network`, `volume`, `request`
 //! (what came over MQTT), `account` and `invitation` (who may come), and `handle` for those who must not block.
 
 mod account;
@@ -18,6 +18,7 @@ mod migration;
 mod network;
 mod request;
 mod verdict;
+mod volume;
 mod words;
 
 use std::path::{Path, PathBuf};
@@ -37,6 +38,7 @@ pub use migration::{AttemptRow, MigrationFilter, PhaseMark, Prediction, Seen};
 pub use network::NetworkRow;
 pub use request::{Claim, RequestRow};
 pub use verdict::{Amendment, AmendmentRow, Verdict, VerdictRow};
+pub use volume::VolumeRow;
 pub use words::UnknownWord;
 
 /// How long a connection waits for another one's write.
@@ -49,6 +51,7 @@ const STEPS: &[M<'_>] = &[
     M::up(include_str!("../../migrations/003-accounts.sql")),
     M::up(include_str!("../../migrations/004-interfaces.sql")),
     M::up(include_str!("../../migrations/005-networks.sql")),
+    M::up(include_str!("../../migrations/006-volumes.sql")),
 ];
 
 /// Why the database could not do what it was asked.

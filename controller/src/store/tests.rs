@@ -37,6 +37,7 @@ fn container(name: &str, last_octet: u8) -> ContainerRow {
             }],
             ports: Vec::new(),
             resolver: None,
+            volumes: Vec::new(),
         },
         node: "edge-a".parse().unwrap(),
         epoch: EPOCH,

@@ -344,6 +344,7 @@ fn spec(id: ContainerId, image: ImageId, args: Vec<String>) -> ContainerSpec {
         interfaces: Vec::new(),
         ports: Vec::new(),
         resolver: None,
+        volumes: Vec::new(),
     }
 }
 

@@ -3,12 +3,14 @@
 use std::path::Path;
 
 use godwit_proto::container::ContainerSpec;
+use godwit_proto::volume::Volume;
 use hyper::Method;
 use serde::Deserialize;
 use serde_json::json;
 
 use super::EngineError;
 use super::podman::Podman;
+use crate::volumes::Volumes;
 
 /// The label in which podman keeps a container's specification: what is left of it when
 /// the agent's ledger is lost.
@@ -24,7 +26,10 @@ impl Podman {
         }
         // Storage without a container, where podman died in the middle, or the end of a removal.
         self.remove(spec.id, spec.name.as_str()).await?;
-        let answer = self.libpod.post_json("containers/create", &creation(spec, netns)).await?;
+        let answer = self
+            .libpod
+            .post_json("containers/create", &creation(spec, netns, &self.config.volumes))
+            .await?;
         let answer = answer.map_err(|refusal| refusal.into_error(what()))?;
         let created: Created = serde_json::from_slice(&answer)
             .map_err(|error| EngineError::Refused { what: what(), message: error.to_string() })?;
@@ -41,7 +46,7 @@ impl Podman {
 }
 
 /// What podman is told to make.
-fn creation(spec: &ContainerSpec, netns: &Path) -> serde_json::Value {
+fn creation(spec: &ContainerSpec, netns: &Path, volumes: &Volumes) -> serde_json::Value {
     let mut labels = spec.labels.clone();
     labels.extend([
         ("godwit.id".to_owned(), spec.id.to_string()),
@@ -66,6 +71,18 @@ fn creation(spec: &ContainerSpec, netns: &Path) -> serde_json::Value {
         document["dns_server"] = json!(resolver.servers);
         document["dns_search"] = json!([resolver.search]);
     }
+    if !spec.volumes.is_empty() {
+        // Not podman's own volumes: those travel within its tar, and must not be there at a restore.
+        let mount = |volume: &Volume| {
+            json!({
+                "destination": volume.path,
+                "type": "bind",
+                "source": volumes.path(&spec.tenant, &volume.name),
+                "options": ["rbind", "rprivate"],
+            })
+        };
+        document["mounts"] = spec.volumes.iter().map(mount).collect();
+    }
     if let Some(bytes) = spec.limits.memory_bytes {
         document["resource_limits"]["memory"] = json!({ "limit": bytes });
     }
@@ -88,12 +105,25 @@ struct Created {
 mod tests {
     use super::*;
 
+    fn volumes() -> Volumes {
+        Volumes::new("/var/lib/godwit/volumes".into())
+    }
+
+    #[test]
+    fn a_volume_is_mounted_from_the_same_place_on_every_node() {
+        let mut spec = crate::engine::testing::spec();
+        spec.volumes = vec!["data:/var/db".parse().expect("a volume")];
+        let document = creation(&spec, Path::new("/run/netns/x"), &volumes());
+        assert_eq!(document["mounts"][0]["destination"], "/var/db");
+        assert_eq!(document["mounts"][0]["source"], "/var/lib/godwit/volumes/default/data");
+    }
+
     #[test]
     fn limits_and_names_are_passed_on() {
         let mut spec = crate::engine::testing::spec();
         spec.limits.memory_bytes = Some(64 << 20);
         spec.limits.nano_cpus = Some(1_500_000_000);
-        let document = creation(&spec, Path::new("/run/netns/x"));
+        let document = creation(&spec, Path::new("/run/netns/x"), &volumes());
         assert_eq!(document["resource_limits"]["memory"]["limit"], 64 << 20);
         assert_eq!(document["resource_limits"]["cpu"]["quota"], 150_000);
         assert_eq!(document["name"], spec.engine_name());
@@ -103,7 +133,8 @@ mod tests {
 
     #[test]
     fn without_limits_podman_is_told_of_none() {
-        let document = creation(&crate::engine::testing::spec(), Path::new("/run/netns/x"));
+        let document =
+            creation(&crate::engine::testing::spec(), Path::new("/run/netns/x"), &volumes());
         assert_eq!(document.get("resource_limits"), None);
         assert_eq!(document.get("command"), None, "the image's own command stays");
     }

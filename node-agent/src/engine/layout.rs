@@ -5,6 +5,8 @@ use std::time::Duration;
 
 use godwit_proto::id::ContainerId;
 
+use crate::volumes::Volumes;
+
 /// What the agent's configuration says of the engine.
 #[derive(Debug, Clone)]
 pub struct EngineConfig {
@@ -12,6 +14,8 @@ pub struct EngineConfig {
     pub rundir: PathBuf,
     /// Checkpoints and images on their way through podman: on a disk with room for them.
     pub workdir: PathBuf,
+    /// Tenants' volumes: the same place on every node.
+    pub volumes: Volumes,
     /// The control group that podman's service and its children live in, and nothing else.
     pub cgroup: String,
     /// podman's binary.
@@ -30,6 +34,7 @@ impl EngineConfig {
         Self {
             rundir: "/run/godwit".into(),
             workdir: "/var/lib/godwit/work".into(),
+            volumes: Volumes::new("/var/lib/godwit/volumes".into()),
             cgroup: "godwit-engine".into(),
             podman: "podman".into(),
             shim: agent,

@@ -3,7 +3,7 @@
 //! Read [`super::service`] for who podman's processes belong to, [`super::source`] and
 //! [`super::target`] for the two ends of a hand-over, [`super::removal`] for clearing up.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
@@ -22,7 +22,7 @@ use super::containers::{self, Stored};
 use super::layout::{self, EngineConfig};
 use super::libpod::Libpod;
 use super::service::Service;
-use super::source_armed::{ArmedSource, ImageSink};
+use super::source_armed::{ArmedSource, ImageSink, mapped_for_writing};
 use super::target::Staged;
 use super::target_armed::ArmedTarget;
 use super::threads::Threads;
@@ -248,6 +248,12 @@ impl Engine for Podman {
         metadata: &Path,
     ) -> Result<(), EngineError> {
         self.arm_source(spec, images, metadata).await
+    }
+    async fn mapped(&self, spec: &ContainerSpec) -> Result<BTreeSet<PathBuf>, EngineError> {
+        let stored = self.must_find(spec, "reading the memory of")?;
+        let cgroup = self.cgroup(&stored);
+        let what = "reading which files it may write by memory";
+        self.threads.run(spec.id, what, move || Ok(mapped_for_writing(&cgroup.processes()?))).await
     }
     async fn freeze(&self, spec: &ContainerSpec, mode: Mode) -> Result<(), EngineError> {
         self.freeze_source(spec, mode).await

@@ -293,7 +293,7 @@ impl Podman {
 
 /// The files that the processes share with others in memory and may write, below their root. A
 /// process that has ended meanwhile has none.
-fn mapped_for_writing(pids: &[i32]) -> BTreeSet<PathBuf> {
+pub(super) fn mapped_for_writing(pids: &[i32]) -> BTreeSet<PathBuf> {
     let maps = pids.iter().filter_map(|pid| Process::new(*pid).ok()?.maps().ok()).flatten();
     let both = MMPermissions::SHARED | MMPermissions::WRITE;
     maps.filter(|map| map.perms.contains(both))

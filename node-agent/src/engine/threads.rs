@@ -11,11 +11,11 @@ use super::EngineError;
 
 /// Which containers' files are at work on.
 #[derive(Debug, Default)]
-pub(super) struct Threads(Mutex<BTreeMap<ContainerId, TaskTracker>>);
+pub(crate) struct Threads(Mutex<BTreeMap<ContainerId, TaskTracker>>);
 
 impl Threads {
     /// Runs `work` on a thread. Cut short, it goes on: see [`Threads::rest`].
-    pub(super) async fn run<T: Send + 'static>(
+    pub(crate) async fn run<T: Send + 'static>(
         &self,
         id: ContainerId,
         what: &'static str,
@@ -32,7 +32,7 @@ impl Threads {
 
     /// Returns once nothing is at work for the container. Nothing new may be begun meanwhile.
     /// Cancel safe.
-    pub(super) async fn rest(&self, id: ContainerId) {
+    pub(crate) async fn rest(&self, id: ContainerId) {
         let all = || self.0.lock().unwrap_or_else(PoisonError::into_inner);
         let Some(tracker) = all().get(&id).cloned() else { return };
         tracker.close();

@@ -22,7 +22,7 @@ use godwit_proto::topic::Peer;
 use tokio::sync::watch;
 
 use super::calls::watched;
-use super::{CallError, Tools, arrived, told};
+use super::{CallError, Tools, arrived, told, volumes};
 use crate::engine::{Engine, ImageSink};
 use crate::expedite::Gap;
 use crate::moments::Noted;
@@ -99,16 +99,21 @@ pub(super) async fn freeze<E: Engine>(
     port.cut()?;
     noted.note(Moment::Cut);
     tools.begin(record, Step::Dumping);
+    let volumes = volumes::follow(tools, record);
     let images = tools.images.path(spec.id, epoch);
     let stream = StreamId::Checkpoint { container: spec.id, epoch };
     let sink = Sink {
         archive: tools.streams.offer_archive(stream, Peer::from(to)),
         refused: Mutex::default(),
     };
-    if let Err(error) = tools.engine.dump_armed(spec, &images, &sink, noted).await {
+    let dumped = async {
+        let dumped = tools.engine.dump_armed(spec, &images, &sink, noted).await;
+        dumped.map_err(CallError::from)
+    };
+    if let Err(error) = tokio::try_join!(dumped, volumes) {
         // Withdrawn by the thaw: the cause must be heard of before what comes of it.
         tools.unfinished().insert(spec.id, sink.archive);
-        return Err(error.into());
+        return Err(error);
     }
     let offered = sink.finish(&images.join(LAYOUT))?;
     noted.note(Moment::Offered);
@@ -204,6 +209,7 @@ pub(super) async fn fetch<E: Engine>(
     let images = tools.images.path(container, epoch);
     if let Some(digest) = arrived::known(&images, tools.boot).await {
         tracing::info!(%container, %epoch, "the images had arrived before the agent restarted");
+        volumes::fetch_rest(tools, record).await?;
         return Ok(digest);
     }
     let from = record.peer.clone().ok_or(CallError::NoPeer)?;
@@ -234,7 +240,8 @@ pub(super) async fn fetch<E: Engine>(
         Ok(())
     };
     // Whoever fails fails the rest at once: the source is frozen and waits to hear of it.
-    let (digest, (), ()) = tokio::try_join!(received, first_byte, armed)?;
+    let volumes = volumes::fetch_rest(tools, record);
+    let (digest, (), (), ()) = tokio::try_join!(received, first_byte, armed, volumes)?;
     move_up(&incoming, &images).map_err(|source| failed("moving", &incoming, source))?;
     arrived::note(&images, tools.boot, digest).await?;
     Ok(digest)
@@ -285,6 +292,7 @@ pub(super) async fn open<E: Engine>(
         }
     };
     tools.engine.open(spec, record.mode, noted, runs).await?;
+    volumes::settle(tools, record).await?;
     // Attached already, but where this life of the agent was not sent the images.
     tools.network.attach(spec.id, &spec.interfaces).await?;
     forget(tools, spec.id, Some(record.epoch)).await
@@ -297,6 +305,7 @@ pub(super) async fn forget<E: Engine>(
     container: ContainerId,
     epoch: Option<Epoch>,
 ) -> Result<(), CallError> {
+    volumes::forget(tools, container, epoch).await?;
     if let Some(epoch) = epoch {
         tools.streams.withdraw(&StreamId::Metadata { container, epoch });
         tools.streams.withdraw(&StreamId::Checkpoint { container, epoch });

@@ -12,7 +12,7 @@ use godwit_proto::stream::StreamId;
 use godwit_proto::timeline::Moment;
 use godwit_proto::topic::Peer;
 
-use super::{CallError, Tools, armed, arrived, epoch_of, images};
+use super::{CallError, Tools, armed, arrived, epoch_of, images, volumes};
 use crate::engine::Engine;
 use crate::moments::Noted;
 
@@ -47,6 +47,7 @@ async fn do_it<E: Engine>(
     match call {
         Call::Create => {
             images::require(tools, record, &Peer::Controller).await?;
+            volumes::make(tools, record).await?;
             let netns = tools.network.ensure(spec.id, &spec.interfaces).await?;
             tools.engine.create(spec, &netns).await?;
         }
@@ -64,11 +65,13 @@ async fn do_it<E: Engine>(
             withdraw(tools, spec.id, record.epoch).await?;
             armed::forget(tools, spec.id, None).await?;
         }
-        Call::Arm(arming) if arming.plan.mode == Mode::Live => {
-            armed::arm(tools, record, arming, noted).await?;
+        Call::Arm(arming) => {
+            volumes::go_ahead(tools, record, arming).await?;
+            // Of the other ways nothing more can be done beforehand.
+            if arming.plan.mode == Mode::Live {
+                armed::arm(tools, record, arming, noted).await?;
+            }
         }
-        // Nothing can be done beforehand.
-        Call::Arm(_) => {}
         Call::Freeze if is_armed => {
             return armed::freeze(tools, record, noted).await.map(Outcome::Image);
         }
@@ -98,6 +101,7 @@ async fn do_it<E: Engine>(
             // request that nobody heard.
             tools.network.attach(spec.id, &spec.interfaces).await?;
             tools.engine.open(spec, record.mode, noted, || {}).await?;
+            volumes::settle(tools, record).await?;
             let checkpoint = tools.checkpoint(spec.id, record.epoch);
             remove(&arrived::note_of(&checkpoint)).await?;
             remove(&checkpoint).await?;
@@ -109,6 +113,9 @@ async fn do_it<E: Engine>(
             tools.network.cut(container).await?;
             tools.engine.destroy(spec).await?;
             armed::forget(tools, container, None).await?;
+            if record.drops_volumes {
+                volumes::drop_of(tools, record).await?;
+            }
             tools.network.remove(container).await?;
             images::forget(tools, &spec.image).await?;
         }
@@ -129,6 +136,7 @@ async fn withdraw<E>(
     for epoch in earlier.chain([newest]) {
         tools.streams.withdraw(&StreamId::Checkpoint { container, epoch });
         tools.streams.withdraw(&StreamId::Metadata { container, epoch });
+        volumes::withdraw(tools, container, epoch);
     }
     Ok(())
 }
@@ -172,6 +180,7 @@ async fn freeze<E: Engine>(
     tools.network.cut(spec.id).await?;
     noted.note(Moment::Cut);
     tools.begin(record, Step::Dumping);
+    volumes::follow(tools, record).await?;
     noted.note(Moment::Dumping);
     let file = tools.checkpoint(spec.id, epoch);
     tools.engine.dump(spec, record.mode, &file).await?;
@@ -206,6 +215,7 @@ async fn prepare<E: Engine>(tools: &Tools<E>, record: &Record) -> Result<(), Cal
     // First: what an earlier life attached would be open to all once it is unguarded.
     tools.network.cut(spec.id).await?;
     let netns = tools.network.ensure(spec.id, &spec.interfaces).await?;
+    volumes::fetch_ahead(tools, record).await?;
     tools.engine.prepare(spec, record.mode, &netns).await?;
     if record.mode == Mode::Live { armed::prepare(tools, record).await } else { Ok(()) }
 }
@@ -221,10 +231,13 @@ async fn fetch<E: Engine>(
     let stream = StreamId::Checkpoint { container, epoch };
     let into = tools.checkpoint(container, epoch);
     if let Some(digest) = arrived::known(&into, tools.boot).await {
+        volumes::fetch_rest(tools, record).await?;
         tracing::info!(%container, %epoch, "the checkpoint had arrived before the agent restarted");
         return Ok(digest);
     }
-    let digest = receive(tools, record, stream, &from.into(), &into, Step::Transferring).await?;
+    let from = from.into();
+    let checkpoint = receive(tools, record, stream, &from, &into, Step::Transferring);
+    let (digest, ()) = tokio::try_join!(checkpoint, volumes::fetch_rest(tools, record))?;
     noted.note(Moment::LastByte);
     arrived::note(&into, tools.boot, digest).await?;
     Ok(digest)
@@ -336,6 +349,7 @@ mod tests {
             image: None,
             bwlimit: None,
             grace_ms: None,
+            drops_volumes: false,
             reason: None,
         };
         for (asked, seconds) in

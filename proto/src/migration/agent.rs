@@ -306,6 +306,7 @@ fn blank(spec: &ContainerSpec, epoch: Epoch, phase: Phase) -> Record {
         image: None,
         bwlimit: None,
         grace_ms: None,
+        drops_volumes: false,
         reason: None,
     }
 }

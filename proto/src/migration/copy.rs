@@ -75,6 +75,9 @@ impl Copy {
     /// Persists a new phase and tells the controller.
     pub(super) fn enter(&mut self, hand: &mut Hand, phase: Phase) {
         self.record.phase = phase;
+        // What could not be made, or died frozen, has its volumes here; what never arrived has not.
+        let is_in_vain = phase == Phase::Dead && self.record.role == Role::Target;
+        self.record.drops_volumes |= is_in_vain;
         self.persist(hand);
     }
 
@@ -145,6 +148,7 @@ impl Copy {
         self.record.reason = None;
         self.record.bwlimit = None;
         self.record.grace_ms = None;
+        self.record.drops_volumes = false;
         self.record.mode = Default::default();
         self.record.role = Role::Owner;
         self.arming = None;

@@ -122,6 +122,10 @@ pub struct Record {
     /// Told to stop: how long it may take to end by itself; the node's own measure when `None`.
     #[serde(default)]
     pub grace_ms: Option<u64>,
+    /// Its volumes are another node's by now, or never were this one's: what is here of them is
+    /// removed with the container.
+    #[serde(default)]
+    pub drops_volumes: bool,
     /// Why it is dead, kept or gone, for people.
     pub reason: Option<String>,
 }

@@ -146,6 +146,8 @@ impl Copy {
             if epoch > self.record.epoch {
                 self.adopt_epoch(epoch);
             }
+            // The other side has them, or nobody is to have them as they are here.
+            self.record.drops_volumes = true;
             self.enter(hand, Gone);
             self.ask(hand, Call::Destroy);
         }

@@ -28,6 +28,7 @@ pub(super) fn spec(number: u128) -> ContainerSpec {
         interfaces: Vec::new(),
         ports: Vec::new(),
         resolver: None,
+        volumes: Vec::new(),
     }
 }
 
@@ -46,6 +47,7 @@ fn record(phase: Phase, role: Role) -> Record {
         image: Some(IMAGE),
         bwlimit: None,
         grace_ms: None,
+        drops_volumes: false,
         reason: None,
     }
 }

@@ -41,6 +41,15 @@ pub enum StreamId {
         /// The attempt.
         epoch: Epoch,
     },
+    /// A part of what a container has in its volumes.
+    Volumes {
+        /// Of which container.
+        container: ContainerId,
+        /// The attempt.
+        epoch: Epoch,
+        /// Which part, from 1.
+        part: u32,
+    },
 }
 
 impl fmt::Display for StreamId {
@@ -49,6 +58,9 @@ impl fmt::Display for StreamId {
             Self::Checkpoint { container, epoch } => write!(f, "checkpoint {container} {epoch}"),
             Self::Image(image) => write!(f, "image {}", image.short()),
             Self::Metadata { container, epoch } => write!(f, "metadata {container} {epoch}"),
+            Self::Volumes { container, epoch, part } => {
+                write!(f, "volumes {container} {epoch} {part}")
+            }
         }
     }
 }
@@ -61,6 +73,9 @@ impl fmt::Debug for StreamId {
             }
             Self::Image(image) => write!(f, "image {image:?}"),
             Self::Metadata { container, epoch } => write!(f, "metadata {container:?} {epoch:?}"),
+            Self::Volumes { container, epoch, part } => {
+                write!(f, "volumes {container:?} {epoch:?} {part}")
+            }
         }
     }
 }

@@ -386,5 +386,6 @@ fn spec(image: ImageId) -> ContainerSpec {
         }],
         ports: Vec::new(),
         resolver: None,
+        volumes: Vec::new(),
     }
 }

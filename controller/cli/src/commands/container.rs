@@ -37,6 +37,7 @@ pub(super) async fn run(context: &Context, run: Run) -> Result<(), Failure> {
         "nano_cpus": run.cpus,
         "networks": run.networks,
         "ports": run.ports,
+        "volumes": run.volumes,
         "start": !run.no_start,
     });
     let mut interrupt = Interrupt::listen()?;
@@ -94,8 +95,13 @@ pub(super) async fn rm(context: &Context, remove: &Remove) -> Result<(), Failure
     let act = async |name: &str| {
         let path = ["containers", name];
         let container = interrupt.or(context.client.delete(&path, query)).await?;
-        let Container { id, .. } = read(&container)?;
+        let Container { id, volumes, .. } = read(&container)?;
         context.until_done(&mut interrupt, &id, name, Order::Remove).await?;
+        // Not before: a volume stays as long as a container has it.
+        for volume in volumes.iter().filter(|_| remove.volumes) {
+            let volume = volume.split_once(':').map_or(volume.as_str(), |(name, _)| name);
+            interrupt.or(context.client.delete(&["volumes", volume], &[])).await?;
+        }
         context.screen.line(name)
     };
     context.each(&remove.names, act).await

@@ -12,6 +12,7 @@ mod network;
 mod node;
 mod ps;
 mod version;
+mod volume;
 mod wait;
 
 use std::time::Duration;
@@ -21,6 +22,7 @@ use serde_json::Value;
 
 use crate::args::{
     AccountCommand, Args, Command, ImageCommand, MigrationCommand, NetworkCommand, NodeCommand,
+    VolumeCommand,
 };
 use crate::client::Client;
 use crate::error::{Exit, Failure};
@@ -68,6 +70,11 @@ pub(crate) async fn run(args: Args) -> Result<(), Failure> {
             context.inspect("networks", &inspect.names, &inspect.format).await
         }
         Command::Network(NetworkCommand::Rm { names }) => network::rm(&context, &names).await,
+        Command::Volume(VolumeCommand::Ls(list)) => volume::ls(&context, &list.output.format).await,
+        Command::Volume(VolumeCommand::Inspect(inspect)) => {
+            context.inspect("volumes", &inspect.names, &inspect.format).await
+        }
+        Command::Volume(VolumeCommand::Rm { names }) => volume::rm(&context, &names).await,
         Command::Authority => account::authority(&context).await,
         Command::Run(run) => container::run(&context, run).await,
         Command::Ps(ps) => ps::ps(&context, ps).await,

@@ -104,6 +104,9 @@ fn identity(stream: &StreamId) -> Digest {
             digest(format!("{container} {epoch}").as_bytes())
         }
         StreamId::Image(image) => digest(image.as_str().as_bytes()),
+        StreamId::Volumes { container, epoch, part } => {
+            digest(format!("volumes {container} {epoch} {part}").as_bytes())
+        }
         StreamId::Metadata { container, epoch } => {
             digest(format!("metadata {container} {epoch}").as_bytes())
         }
