@@ -8,7 +8,7 @@ use std::path::PathBuf;
 use serde::{Deserialize, Serialize};
 
 /// The most of a file that one word carries; also what is compared with what the other end has.
-pub(super) const BLOCK_BYTES: usize = 64 << 10;
+pub(super) const BLOCK_BYTES: usize = 16 << 10;
 /// What no word comes near to.
 const LIMIT_BYTES: usize = 1 << 20;
 

@@ -6,7 +6,7 @@
 
 use super::event::{Arming, Call, Effect, Outcome, Report, Sight};
 use super::record::{Phase, Record, Role};
-use crate::container::Execution;
+use crate::container::{Execution, Mode};
 use crate::id::{Digest, Epoch};
 
 /// How often a target that was told to open restores its image again under an
@@ -214,10 +214,16 @@ impl Copy {
             is_guarded: false,
             exit_code: None,
         });
-        self.execution = sight.execution;
+        // What moves cold has no processes: stopped it is as good as frozen, and made as at the gate.
+        let execution = match (self.record.mode, self.record.phase, sight.execution) {
+            (Mode::Cold, Phase::Frozen, Execution::Absent) if has_trace => Execution::Frozen,
+            (Mode::Cold, Phase::Staged, Execution::Absent) if has_trace => Execution::Gated,
+            (_, _, execution) => execution,
+        };
+        self.execution = execution;
         self.has_trace = has_trace;
         hand.must_report |= was_busy != self.is_busy();
-        match (self.record.phase, sight.execution) {
+        match (self.record.phase, execution) {
             (Phase::Creating, _) => self.ask(hand, Call::Create),
             (Phase::Starting, Execution::Running) => self.ask(hand, Call::Start),
             // Never started, as far as anybody knows: the agent ended before it could.

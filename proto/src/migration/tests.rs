@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use uuid::Uuid;
 
 use super::*;
-use crate::container::{ContainerSpec, Execution, Limits};
+use crate::container::{ContainerSpec, Execution, Limits, Mode};
 use crate::id::{ContainerId, Digest, Epoch, Life, Run, Tenant};
 
 const RUN: Run = Run { generation: 1, nonce: 1 };
@@ -293,4 +293,55 @@ fn a_refusal_of_a_node_without_history_says_that_it_is_unknown() {
         let effects = order(&mut agent, epoch, Order::Refuse(Box::new(spec(1))));
         assert!(persisted(&effects, phase).is_some(), "{effects:?}");
     }
+}
+
+#[test]
+fn what_moves_cold_has_no_processes_and_waits_all_the_same() {
+    let absent = || Some(Sight { is_guarded: false, ..sight(Execution::Absent) });
+    let cold = |phase, role| Record { mode: Mode::Cold, ..record(phase, role) };
+    let mut source = agent(cold(Phase::Frozen, Role::Owner), absent());
+    let mut target = agent(cold(Phase::Staged, Role::Target), absent());
+    for agent in [&mut source, &mut target] {
+        let effects = see(agent, absent());
+        assert_eq!((persisted(&effects, Phase::Dead), calls(&effects).len()), (None, 0));
+    }
+    assert_eq!(calls(&order(&mut source, EPOCH, Order::Thaw)), [&Call::Thaw]);
+    assert_eq!(calls(&order(&mut target, EPOCH, Order::Open { image: IMAGE })), [&Call::Open]);
+}
+
+/// Whether volumes go with what is destroyed, as the row says that the call is given.
+fn drops_volumes(effects: &[Effect]) -> Option<bool> {
+    effects.iter().find_map(|effect| match effect {
+        Effect::Call { record, call: Call::Destroy, .. } => Some(record.drops_volumes),
+        _ => None,
+    })
+}
+
+#[test]
+fn volumes_are_removed_only_where_the_other_side_has_them() {
+    let (owner, target) = (Role::Owner, Role::Target);
+    let ask = |phase, role, seen, what| {
+        order(&mut agent(record(phase, role), Some(sight(seen))), EPOCH, what)
+    };
+    let frozen = ask(Phase::Frozen, owner, Execution::Frozen, Order::Discard);
+    assert_eq!(drops_volumes(&frozen), Some(true), "the target runs");
+    let staged = ask(Phase::Staged, target, Execution::Gated, Order::Discard);
+    assert_eq!(drops_volumes(&staged), Some(true), "the source runs");
+    for role in [owner, target] {
+        let removed = ask(Phase::Active, role, Execution::Running, Order::Remove);
+        assert_eq!(drops_volumes(&removed), Some(false), "they outlive their container");
+    }
+    let mut gone = agent(record(Phase::Staged, target), Some(sight(Execution::Gated)));
+    assert_eq!(drops_volumes(&see(&mut gone, Some(sight(Execution::Absent)))), Some(true));
+    // Arrived here in an earlier move, given away by this one, and back by the next.
+    let mut back = agent(record(Phase::Gone, owner), None);
+    let epoch = Epoch { counter: EPOCH.counter + 1, ..EPOCH };
+    let prepare = Order::Prepare {
+        from: "edge-a".parse().unwrap(),
+        spec: Box::new(spec(1)),
+        plan: Plan::default(),
+    };
+    order(&mut back, epoch, prepare);
+    let row = back.records().next().unwrap();
+    assert!(!row.drops_volumes, "{row:?}");
 }
