@@ -21,7 +21,7 @@ CREATE TRIGGER volumes_taken AFTER INSERT ON compute BEGIN
         FROM json_each(NEW.spec, '$.volumes') AS wanted WHERE true
         ON CONFLICT (tenant, name) DO UPDATE SET node = NEW.node, container = NEW.id;
 END;
-CREATE TRIGGER volumes_follow AFTER UPDATE OF node ON compute BEGIN
+CREATE TRIGGER volumes_follow AFTER UPDATE OF node ON compute WHEN NEW.node <> OLD.node BEGIN
     UPDATE volume SET node = NEW.node WHERE container = NEW.id;
 END;
 CREATE TRIGGER volumes_free AFTER DELETE ON compute BEGIN

@@ -30,6 +30,7 @@ pub(super) enum Word {
         #[serde(with = "path_bytes")]
         path: PathBuf,
         offset: u64,
+        #[serde(with = "plain_bytes")]
         bytes: Vec<u8>,
     },
     /// So many bytes in the file there are zero.
@@ -123,5 +124,31 @@ mod path_bytes {
 
     pub(super) fn deserialize<'de, D: Deserializer<'de>>(from: D) -> Result<PathBuf, D::Error> {
         Vec::deserialize(from).map(|bytes| OsString::from_vec(bytes).into())
+    }
+}
+
+/// Bytes as one piece: one by one they are slow.
+mod plain_bytes {
+    use std::fmt;
+
+    use serde::de::{Deserializer, Error, Visitor};
+    use serde::ser::Serializer;
+
+    pub(super) fn serialize<S: Serializer>(bytes: &[u8], to: S) -> Result<S::Ok, S::Error> {
+        to.serialize_bytes(bytes)
+    }
+
+    pub(super) fn deserialize<'de, D: Deserializer<'de>>(from: D) -> Result<Vec<u8>, D::Error> {
+        struct Bytes;
+        impl Visitor<'_> for Bytes {
+            type Value = Vec<u8>;
+            fn expecting(&self, to: &mut fmt::Formatter<'_>) -> fmt::Result {
+                to.write_str("bytes")
+            }
+            fn visit_bytes<E: Error>(self, bytes: &[u8]) -> Result<Vec<u8>, E> {
+                Ok(bytes.to_vec())
+            }
+        }
+        from.deserialize_bytes(Bytes)
     }
 }
