@@ -240,7 +240,15 @@ async fn fetch<E: Engine>(
         }
         let (volumes, spec, file) = (tools.volumes.clone(), spec.clone(), path.clone());
         let writing = move || apply(&volumes, &spec, &file);
-        let stage = on_disk(tools, &record.spec, "writing its volumes", writing).await?;
+        let stage = match on_disk(tools, &record.spec, "writing its volumes", writing).await {
+            Ok(stage) => stage,
+            Err(error) => {
+                // At once: on a disk that is full nobody could even note that the move is off.
+                drop_of(tools, record).await?;
+                calls::remove(&path).await?;
+                return Err(error);
+            }
+        };
         carried = Carried { part, stage, ..carried };
         keep(&note, carried)?;
         calls::remove(&path).await?;
