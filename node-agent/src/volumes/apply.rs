@@ -67,7 +67,7 @@ fn carry_out(tree: &Tree, word: Word, open: &mut Option<(PathBuf, File)>) -> io:
         Word::Zero { path, offset, bytes } => {
             let flags = FallocateFlags::FALLOC_FL_PUNCH_HOLE | FallocateFlags::FALLOC_FL_KEEP_SIZE;
             let file = opened(tree, path, open)?;
-            match fallocate(&*file, flags, offset.cast_signed(), bytes.cast_signed()) {
+            match fallocate(file, flags, offset.cast_signed(), bytes.cast_signed()) {
                 Err(Errno::EOPNOTSUPP) => {
                     let zeros = vec![0; usize::try_from(bytes).map_err(io::Error::other)?];
                     file.write_all_at(&zeros, offset)

@@ -192,7 +192,7 @@ impl Telling<'_, '_> {
             self.parts.say(&make(What::File(size)))?;
             self.content(&path, &file, size, is_fresh)?;
         } else if kind.is_symlink() {
-            self.parts.say(&make(What::Symlink(fs::read_link(&at)?)))?;
+            self.parts.say(&make(What::Symlink(link(&at)?)))?;
         } else if kind.is_fifo()
             || kind.is_socket()
             || kind.is_char_device()
@@ -279,6 +279,14 @@ fn meta(at: &Path, found: &fs::Metadata) -> io::Result<Meta> {
         group: found.gid(),
         modified: (found.mtime(), found.mtime_nsec()),
         attributes,
+    })
+}
+
+/// Where a symbolic link leads; what is none any more is absent as one.
+fn link(at: &Path) -> io::Result<PathBuf> {
+    fs::read_link(at).map_err(|error| match error.raw_os_error() {
+        Some(nix::libc::EINVAL) => io::ErrorKind::NotFound.into(),
+        _ => error,
     })
 }
 

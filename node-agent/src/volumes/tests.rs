@@ -47,7 +47,10 @@ impl Ends {
     fn round(&mut self, mapped: &[&str]) -> u64 {
         let mapped = mapped.iter().map(PathBuf::from).collect();
         let mut said = Vec::new();
-        let mut ready = |_, part| Ok(said.push(part));
+        let mut ready = |_, part| {
+            said.push(part);
+            Ok(())
+        };
         let mut parts = Parts::new(self.parts.clone(), self.next, &mut ready);
         let told = self.sent.tell(&self.source, &self.spec, &mapped, &mut parts).expect("told");
         parts.finish(Stage::Whole).expect("finished");
@@ -173,6 +176,9 @@ fn everything_that_can_be_in_a_volume_arrives_as_it_was() {
     assert!(ends.round(&[]) < 1000, "nothing changed");
 }
 
+/// Something that happens in a volume, by its name.
+type Step = (&'static str, fn(&Path));
+
 #[test]
 fn what_changes_between_rounds_follows() {
     let mut ends = Ends::new();
@@ -184,7 +190,7 @@ fn what_changes_between_rounds_follows() {
     ends.round(&[]);
     ends.are_equal();
     // Each of these has broken something that copies trees.
-    let steps: &[(&str, fn(&Path))] = &[
+    let steps: &[Step] = &[
         ("a file is removed", |dir| fs::remove_file(dir.join("empty")).unwrap()),
         ("a tree is removed", |dir| fs::remove_dir_all(dir.join("a/b/c")).unwrap()),
         ("a directory that holds a name of a file is renamed", |dir| {
@@ -210,7 +216,7 @@ fn what_changes_between_rounds_follows() {
         ("an attribute goes, a mode and an owner change", |dir| {
             xattr::remove(dir.join("a/plain"), "user.color").unwrap();
             lchown(dir.join("a/plain"), Some(0), Some(1)).unwrap();
-            fs::set_permissions(dir.join("a/plain"), fs::Permissions::from_mode(0)).unwrap();
+            fs::set_permissions(dir.join("a/plain"), fs::Permissions::from_mode(0o0)).unwrap();
         }),
         ("a file shrinks and grows with a hole", |dir| {
             let file = File::options().write(true).open(dir.join("large")).unwrap();
