@@ -118,8 +118,12 @@ impl Telling<'_, '_> {
             }
         }
         // Last, and from below: what is made or removed in a directory changes it.
-        let is_absent_now = |path: &&PathBuf| self.absent.iter().any(|at| path.starts_with(at));
-        for path in touched.iter().rev().filter(|path| !is_absent_now(path)) {
+        // What the other end does not have, back meanwhile or not, is for the next look.
+        let is_told = |path: &&PathBuf| {
+            let is_absent = self.absent.iter().any(|absent| path.starts_with(absent));
+            !is_absent && self.now.0.get(*path).is_some_and(Stamp::is_directory)
+        };
+        for path in touched.iter().rev().filter(is_told) {
             match self.find(path) {
                 Ok((at, found)) if found.is_dir() => {
                     let meta = meta(&at.1, &found);
