@@ -47,6 +47,7 @@ mod rules;
 #[cfg(test)]
 mod tests;
 mod tracking;
+mod trial;
 
 use std::fs;
 use std::io;
@@ -67,6 +68,7 @@ pub use bridge::filters_bridged_frames;
 pub use hold::{Held, Released};
 pub use port::Port;
 pub(crate) use tracking::time_of_a_reading;
+pub(crate) use trial::trial;
 
 /// Why a container's network could not be changed.
 #[derive(Debug, thiserror::Error)]

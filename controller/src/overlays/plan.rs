@@ -129,3 +129,6 @@ fn entry(row: &ContainerRow, port: &Published) -> Entry {
     let to = [four, six].into_iter().flatten().map(|address| SocketAddr::new(address, port.to));
     Entry { protocol: port.protocol, port: port.port, to: to.collect() }
 }
+
+#[cfg(test)]
+mod tests;
