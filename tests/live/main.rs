@@ -12,4 +12,5 @@ mod joining;
 mod leftovers;
 mod moves;
 mod scene;
+mod sessions;
 mod siege;
