@@ -23,6 +23,14 @@ workload() {
   exec 7>&-
 }
 
+# Packs the binary $1 as NAME.tar in the folder $2.
+pack() {
+  local binary=${1:?pack wants a binary} out=${2:-$LAB_REPO/target/workload} name
+  name=$(basename "$binary")
+  mkdir -p "$out"
+  pack_image "$name" "$binary" "$out/$name.tar"
+}
+
 # Compiles the single-file program $1 to the static binary $2.
 build_workload() {
   (cd "$(dirname "$1")" && rustc --edition 2024 -D warnings -O -C target-feature=+crt-static -C strip=symbols \

@@ -14,4 +14,5 @@ mod leftovers;
 mod moves;
 mod networks;
 mod scene;
+mod sessions;
 mod siege;
