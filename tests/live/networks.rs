@@ -42,7 +42,8 @@ fn containers_of_a_network_reach_each_other_while_they_move_and_clients_through_
     let fabric = fabric();
     let in_default = ["--network", "default"];
     let one = start(&fabric, "one", "edge-a", &in_default);
-    let two = start(&fabric, "two", "edge-b", &[&in_default[..], &["-p", "8080:7000"]].concat());
+    let opened = ["-p", "8080:7000", "-p", "9090:9999/udp"];
+    let two = start(&fabric, "two", "edge-b", &[&in_default[..], &opened].concat());
     for ip in two.addresses() {
         one.run(&["ping", "-c1", "-W5", &ip]).ok();
     }
@@ -58,6 +59,13 @@ fn containers_of_a_network_reach_each_other_while_they_move_and_clients_through_
         let dial = Dial::start(fabric.lab(), &at, fabric.log(&format!("dial-{edge}")));
         dials.push((format!("through {at}"), dial));
     }
+    for (host, ip) in [("client", "fd77::2/64"), ("edge-a", "fd77::11/64")] {
+        let add = ["ip", "address", "add", ip, "dev", "br0", "nodad"];
+        fabric.lab().run(host, &add).ok();
+    }
+    let at = "[fd77::11]:8080";
+    let dial = Dial::start(fabric.lab(), at, fabric.log("dial-six"));
+    dials.push((format!("through {at}"), dial));
     // Each node is source, target, and neither; and one of those who talk moves as well.
     for to in ["edge-c", "edge-a", "edge-b", "edge-c"] {
         moved(&fabric, "two", to);
@@ -66,6 +74,20 @@ fn containers_of_a_network_reach_each_other_while_they_move_and_clients_through_
     for (what, dial) in dials {
         unharmed(&what, dial);
     }
+    // Datagrams too, through a node where it is not.
+    let two = Insider::of(&fabric, "two");
+    let ear = two.listen(&fabric.log("tcpdump"));
+    let datagram = |to: &'static str, port: u16| {
+        let lab = fabric.lab();
+        move |text: &str| {
+            let send = format!("printf {text} > /dev/udp/{to}/{port}");
+            drop(lab.run("client", &["bash", "-c", &send]));
+        }
+    };
+    let friend = |text: &str| drop(one.send(&two.addresses()[0], text));
+    assert!(ear.hears(&datagram("10.77.0.11", 9090), &friend), "through edge-a");
+    assert!(!ear.hears(&datagram("10.77.0.11", 9091), &friend), "no such port");
+
     // Names are answered by the node where the asker is, before and after its move.
     let asked = |insider: &Insider<'_>| {
         eventually("two's name is answered", || {
@@ -115,6 +137,51 @@ fn left(fabric: &Fabric, edge: &str) -> String {
                   ls /run/netns 2>/dev/null | grep godwit; pgrep -x aardvark-dns; \
                   cat /proc/sys/net/ipv4/ip_forward | grep 1; true";
     fabric.lab().run(edge, &["sh", "-c", script]).ok()
+}
+
+#[test]
+fn an_entry_that_dies_takes_nobody_along_and_an_exit_is_followed_by_another() {
+    let fabric = fabric();
+    let two = start(&fabric, "two", "edge-c", &["--network", "default", "-p", "8080:7000"]);
+    let through = |edge: u8, name: &str| {
+        Dial::start(fabric.lab(), &format!("10.77.0.{edge}:8080"), fabric.log(name))
+    };
+    let goes_out = || two.run(&["ping", "-c1", "-W1", "10.77.0.2"]);
+    goes_out().ok();
+    assert_eq!(fabric.json(&["network", "inspect", "default"])[0]["exit"], "edge-a");
+
+    // Agents may come and go: the kernels go on.
+    let dial = through(12, "dial-agents");
+    for edge in ["edge-a", "edge-b", "edge-c"] {
+        fabric.kill(edge);
+        fabric.start_agent(edge);
+        fabric.await_fit(edge);
+    }
+    goes_out().ok();
+    moved(&fabric, "two", "edge-a");
+    moved(&fabric, "two", "edge-c");
+    unharmed("while agents are killed", dial);
+
+    let others = through(12, "dial-others");
+    fabric.lab().run("edge-a", &["ip", "link", "set", "eth0", "down"]).ok();
+    eventually("another node is the exit", || {
+        let said = goes_out();
+        if said.code == 0 { Ok(()) } else { Err(said) }
+    });
+    assert_eq!(fabric.json(&["network", "inspect", "default"])[0]["exit"], "edge-b");
+    unharmed("through another node", others);
+    unharmed("a new client", {
+        let late = through(13, "dial-late");
+        moved(&fabric, "two", "edge-b");
+        late
+    });
+    // It comes back, and is no exit any more.
+    fabric.lab().run("edge-a", &["ip", "link", "set", "eth0", "up"]).ok();
+    fabric.await_fit("edge-a");
+    eventually("edge-a has left the exit's address", || {
+        let held = fabric.lab().run("edge-a", &["ip", "-br", "address"]);
+        if held.out.contains("10.128.0.2") { Err(held) } else { Ok(()) }
+    });
 }
 
 #[test]
