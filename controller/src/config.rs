@@ -89,7 +89,7 @@ struct Settings {
     #[arg(long, env = "GODWIT_POOL6_GATEWAY", value_name = "ADDRESS", requires = "pool6")]
     pool6_gateway: Option<Ipv6Addr>,
     /// The network of containers that ask for none: `tenant` for each tenant's own, over VXLAN, or
-    /// `direct` for the nodes' own, where they share a layer 2 [default: direct]
+    /// `direct` for the nodes' own, where they share a layer 2 [default: tenant]
     #[arg(long, env = "GODWIT_NETWORK", value_name = "KIND")]
     network: Option<NetworkKind>,
     /// Where tenants' networks lie [default: 10.128.0.0/9]
@@ -111,9 +111,9 @@ struct Settings {
 #[serde(rename_all = "kebab-case")]
 pub enum NetworkKind {
     /// Their tenant's network.
+    #[default]
     Tenant,
     /// The nodes' own network.
-    #[default]
     Direct,
 }
 
@@ -327,6 +327,7 @@ mod tests {
             BrokerChoice::Embedded(Embedded { listen, ..Embedded::default() })
         );
         assert!(config.has_mdns);
+        assert_eq!((&*config.network, config.ranges.prefix), ("default", 20));
         let interface = config.pool.free([]).unwrap();
         assert_eq!(interface.addresses, ["10.77.1.1/16".parse().unwrap()]);
     }
@@ -349,6 +350,8 @@ mod tests {
         assert!(refused("lisen = 1", &[]).contains("has an error"));
         assert!(refused("pool = '10.77.1.5/24'", &[]).contains("10.77.1.5/24"));
         assert!(refused("broker = 'hub'", &[]).contains("mqtt://"));
+        assert!(refused("networks = '10.0.0.0/24'", &[]).contains("--networks-prefix"));
+        assert!(refused("networks-prefix = 30", &[]).contains("8 to 29"));
         let two = ["--broker", "mqtt://hub", "--broker-listen", "127.0.0.1:1"];
         assert!(refused("", &two).contains("exclude"));
         assert!(matches!(

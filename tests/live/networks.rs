@@ -66,6 +66,12 @@ fn containers_of_a_network_reach_each_other_while_they_move_and_clients_through_
     let at = "[fd77::11]:8080";
     let dial = Dial::start(fabric.lab(), at, fabric.log("dial-six"));
     dials.push((format!("through {at}"), dial));
+    // In the nodes' own network ports are opened as well.
+    start(&fabric, "flat", "edge-c", &["--network", "direct", "-p", "7070:7000"]);
+    let at = "10.77.0.11:7070";
+    dials
+        .push((format!("to flat at {at}"), Dial::start(fabric.lab(), at, fabric.log("dial-flat"))));
+    moved(&fabric, "flat", "edge-b");
     // Each node is source, target, and neither; and one of those who talk moves as well.
     for to in ["edge-c", "edge-a", "edge-b", "edge-c"] {
         moved(&fabric, "two", to);
@@ -117,7 +123,7 @@ fn containers_of_a_network_reach_each_other_while_they_move_and_clients_through_
     end(listener);
 
     // What is removed leaves nothing in any kernel.
-    fabric.godwit(&["rm", "-f", "one", "two"]).ok();
+    fabric.godwit(&["rm", "-f", "one", "two", "flat"]).ok();
     for edge in ["edge-a", "edge-b", "edge-c"] {
         eventually("nothing of the network is left", || {
             let left = left(&fabric, edge);

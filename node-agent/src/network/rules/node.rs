@@ -21,7 +21,7 @@ pub(super) fn rules(overlays: &Overlays, borrowed: bool) -> String {
         forward(networks, borrowed),
         entries("prerouting", &overlays.ports),
         entries("output", &overlays.ports),
-        leaving(overlays.number, networks),
+        leaving(overlays),
     ];
     anew("inet", TABLE, &chains.concat())
 }
@@ -96,7 +96,7 @@ fn forward(networks: &[Overlay], borrowed: bool) -> String {
     }
     rules.push_str("iifname \"gn*\" drop\noifname \"gn*\" ct status & dnat == 0 drop\n");
     if borrowed {
-        rules.push_str("iifname != \"gn*\" oifname != \"gn*\" drop\n");
+        rules.push_str("iifname != \"gn*\" oifname != \"gn*\" ct status & dnat == 0 drop\n");
     }
     format!("chain forward {{ type filter hook forward priority -10; policy accept;\n{rules}}}\n")
 }
@@ -119,9 +119,24 @@ fn entries(hook: &str, ports: &[Entry]) -> String {
 
 /// What enters a network does so under the node's own address in it: answers come back here,
 /// wherever the container is. What leaves through an exit does so under the exit's.
-fn leaving(number: u32, networks: &[Overlay]) -> String {
+fn leaving(overlays: &Overlays) -> String {
+    let number = overlays.number;
     let mut rules = String::new();
-    for network in networks {
+    let is_inner = |ip: &IpAddr| {
+        overlays.networks.iter().flat_map(|network| &network.subnets).any(|net| net.contains(ip))
+    };
+    for Entry { protocol, to, .. } in &overlays.ports {
+        for to in to.iter().filter(|to| !is_inner(&to.ip())) {
+            // In the nodes' own network, under the address that the node has there.
+            let (ip, port) = (to.ip(), to.port());
+            let family = if ip.is_ipv4() { "ip" } else { "ip6" };
+            let _ = writeln!(
+                rules,
+                "{family} daddr {ip} {protocol} dport {port} ct status dnat masquerade"
+            );
+        }
+    }
+    for network in &overlays.networks {
         let bridge = bridge_name(network.vni);
         for subnet in &network.subnets {
             let resolver = overlay::resolver(*subnet);
