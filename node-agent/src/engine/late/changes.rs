@@ -31,6 +31,11 @@ impl Stamp {
     fn is_directory(&self) -> bool {
         self.mode & nix::libc::S_IFMT == nix::libc::S_IFDIR
     }
+
+    /// True for a file or a link.
+    pub(super) fn is_file(&self) -> bool {
+        matches!(self.mode & nix::libc::S_IFMT, nix::libc::S_IFREG | nix::libc::S_IFLNK)
+    }
 }
 
 /// Every entry below `top` while it may be written to: for the first of two looks.
