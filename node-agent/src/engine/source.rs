@@ -105,7 +105,7 @@ impl Podman {
             [first, rest @ ..] => {
                 let (first, more) = (first.display(), rest.len());
                 let why = format!(
-                    "podman leaves out files of its image that it changed (/{first} and {more} more); only an armed or a cold move takes them along"
+                    "podman loses what it changed of its image (/{first} and {more} more); only an armed or a cold move takes it along"
                 );
                 Err(wrong(spec, "checkpointing", &why))
             }

@@ -19,7 +19,9 @@ impl Layer {
         }
         // As podman notes it, in the directory of the container's own layer.
         fs::write(dir.path().join("own/lower"), "lower").expect("write");
-        for (path, text) in [("lower/old", "old"), ("lower/d/a", "a"), ("lower/d/b", "b")] {
+        for (path, text) in
+            [("lower/old", "old"), ("lower/d/a", "a"), ("lower/d/b", "b"), ("lower/e/x", "x")]
+        {
             let path = dir.path().join(path);
             fs::create_dir_all(path.parent().expect("parent")).expect("mkdir");
             fs::write(path, text).expect("write");
@@ -138,7 +140,7 @@ fn a_container_that_wrote_nothing_sends_nothing() {
     assert!(written.is_empty(), "{written:?}");
 }
 
-/// podman's tar has no changed file of the image unless the host has one of that path.
+/// See [`image`]: podman brings `d/new` alone.
 #[test]
 fn what_podman_leaves_out_is_sent_however_old_it_is() {
     let layer = Layer::new();
@@ -147,8 +149,11 @@ fn what_podman_leaves_out_is_sent_however_old_it_is() {
     }
     let (upper, merged) = (layer.at("upper"), layer.at("merged"));
     fs::remove_file(merged.join("d/b")).expect("remove");
+    fs::remove_dir_all(merged.join("e")).expect("remove");
+    fs::create_dir(merged.join("e")).expect("mkdir");
+    layer.write("e/new", "mine");
     let left_out = Image::below(&layer.at("own")).expect("lower").left_out(&upper);
-    assert_eq!(left_out.expect("scan"), ["d/a", "old"].map(PathBuf::from));
+    assert_eq!(left_out.expect("scan"), ["d/a", "e", "e/new", "old"].map(PathBuf::from));
     while changes::look(&upper).expect("look").values().any(|stamp| stamp.is_unsure) {
         std::thread::yield_now();
     }
