@@ -44,7 +44,7 @@ fn main() -> std::io::Result<()> {
         let mut peer = peer?;
         for line in BufReader::new(peer.try_clone()?).lines() {
             let number = line?.parse().map_err(std::io::Error::other)?;
-            writeln!(peer, "{}", answer(number, &keepers)?)?;
+            peer.write_all(format!("{}\n", answer(number, &keepers)?).as_bytes())?;
         }
     }
     Ok(())

@@ -29,6 +29,11 @@ def client(address):
             n += 1
             load.expect(n, counter.read_response())
 
+    def push():
+        load.expect(1, ask(speaker, "RPUSH", "list", step))
+        load.expect(["list", str(step)], waiter.read_response())
+        waiter.send_command("BLPOP", "list", 0)
+
     counter = load.until_it_listens(connect)
     speaker, waiter, listener = connect(), connect(), connect()
     load.expect(["subscribe", "channel", 1], ask(listener, "SUBSCRIBE", "channel"))
@@ -42,9 +47,8 @@ def client(address):
         load.expect(1, ask(speaker, "PUBLISH", "channel", step))
         load.expect(["message", "channel", str(step)], listener.read_response())
         if step % STEPS_PER_PUSH == 0:
-            load.expect(1, ask(speaker, "RPUSH", "list", step))
-            load.expect(["list", str(step)], waiter.read_response())
-            waiter.send_command("BLPOP", "list", 0)
+            push()
+    push()
     check_batch()
     load.expect(str(n), ask(counter, "GET", "n"))
 
