@@ -54,7 +54,6 @@ const ALL: [Application; 7] = [
             "--skip-grant-tables",
             "--skip-name-resolve",
             "--socket=/run/mariadb.sock",
-            "--innodb-use-native-aio=0",
             "--innodb-buffer-pool-size=16M",
             "--innodb-undo-tablespaces=0",
             "--innodb-data-file-path=ibdata1:4M:autoextend",
