@@ -22,7 +22,7 @@ applications() {
   exec 8>>"$LAB_CACHE/applications.lock"
   flock 8
   if [[ ! -d $made ]]; then
-    say "building the applications in $made (Debian $base_suite; once, about two minutes; log: $LAB_CACHE/applications.log)"
+    say "building the applications in $made (Debian $base_suite; once, about a minute; log: $LAB_CACHE/applications.log)"
     # Others may still be in use by other checkouts: only what nobody asked for in a week goes.
     find "$LAB_CACHE" -maxdepth 1 -name 'applications-*' -mtime +7 -exec rm -rf --one-file-system {} +
     rm -rf --one-file-system "$made.new"
@@ -55,6 +55,6 @@ build_applications() {
   # 4 MB that a client can know beforehand.
   mkdir -p "$tree/srv/www"
   seq -f %07g 0 524287 >"$tree/srv/www/numbers"
-  rm -rf "$tree"/{dev,run,tmp}/* "$tree"/var/{cache,lib}/apt/* "$tree"/var/log/* "$tree"/usr/share/{doc,man,info,locale} \
+  rm -rf "${tree:?}"/{dev,run,tmp}/* "$tree"/var/{cache,lib}/apt/* "$tree"/var/log/* "$tree"/usr/share/{doc,man,info,locale} \
     "$tree"/var/lib/dpkg/info
 }
