@@ -16,6 +16,7 @@ use godwit_proto::frame::ToNode;
 use godwit_proto::id::{ContainerId, MigrationId, NodeId};
 use godwit_proto::overlay::{Overlays, Vni};
 use jiff::Timestamp;
+use serde_json::Value;
 use tokio::sync::broadcast::error::RecvError;
 use tokio::sync::{broadcast, mpsc};
 use tokio::time::Instant;
@@ -54,7 +55,7 @@ pub struct Teller {
 struct Seen {
     containers: BTreeMap<ContainerId, NodeId>,
     moves: BTreeMap<ContainerId, (MigrationId, bool)>,
-    nodes: BTreeMap<NodeId, (NodeState, Timestamp)>,
+    nodes: BTreeMap<NodeId, (NodeState, Timestamp, Option<Value>)>,
 }
 
 impl Seen {
@@ -74,8 +75,9 @@ impl Seen {
                 (before != Some(now), None)
             }
             Event::Node(view) => {
-                let now = (view.state, view.since);
-                let before = self.nodes.insert(view.name.clone(), now);
+                let underlay = view.info.as_ref().and_then(|info| info.get("underlay")).cloned();
+                let now = (view.state, view.since, underlay);
+                let before = self.nodes.insert(view.name.clone(), now.clone());
                 let is_new = before != Some(now);
                 (is_new, (is_new && view.state == NodeState::Online).then(|| view.name.clone()))
             }

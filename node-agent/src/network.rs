@@ -146,28 +146,38 @@ impl Network {
     /// Makes the tenants' networks on this node what the controller says they are.
     ///
     /// # Errors
-    /// What the kernel refuses; it is tried again when the controller says it again. Cancel-safe.
+    /// What the kernel or nft refuses; the call may be repeated. Cancel-safe.
     pub async fn follow(&self, overlays: Overlays) -> Result<(), NetworkError> {
         let mut told = self.told.lock().await;
         if told.overlays.as_ref() == Some(&overlays) {
             return Ok(());
         }
         told.overlays = Some(overlays);
-        let followed = overlay::follow(&self.links, &told, &self.config.names).await;
+        let followed = overlay::follow(&self.links, &mut told, &self.config.names).await;
         if followed.is_err() {
+            // It counts as not told, so that it can be said again.
             told.overlays = None;
         }
         followed
     }
 
-    /// The bridge that an interface is attached to; a tenant's network is made where it is missing.
-    async fn bridge_of(&self, interface: &Interface) -> Result<String, NetworkError> {
-        let Some(Attachment { vni, mtu }) = interface.overlay else {
-            return Ok(self.config.bridge.clone());
-        };
-        let told = self.told.lock().await;
-        overlay::ensure(&self.links, told.underlay, vni, mtu).await?;
-        Ok(overlay::bridge_name(vni))
+    /// The bridge that an interface is attached to.
+    fn bridge_of(&self, interface: &Interface) -> String {
+        match interface.overlay {
+            Some(Attachment { vni, .. }) => overlay::bridge_name(vni),
+            None => self.config.bridge.clone(),
+        }
+    }
+
+    /// Makes the tenants' networks that the interfaces are in, where they are missing; they stay
+    /// until [`Network::remove`], whether or not anything is attached to them.
+    async fn join(&self, id: ContainerId, interfaces: &[Interface]) -> Result<(), NetworkError> {
+        let mut told = self.told.lock().await;
+        for Attachment { vni, mtu } in interfaces.iter().filter_map(|it| it.overlay) {
+            told.joined.entry(id).or_default().insert(vni);
+            overlay::ensure(&self.links, told.underlay, vni, mtu).await?;
+        }
+        Ok(())
     }
 
     /// Where the container's namespace is, or would be.
@@ -188,6 +198,7 @@ impl Network {
         interfaces: &[Interface],
     ) -> Result<PathBuf, NetworkError> {
         let path = Self::path(id);
+        self.join(id, interfaces).await?;
         netns::ensure(&path).await?;
         let inside = Links::inside(&path).await?;
         inside.bring_up("lo").await?;
@@ -210,13 +221,30 @@ impl Network {
                 let mtu = mtu.into();
                 self.links.change(&host_end, "the largest packet of", |link| link.mtu(mtu)).await?;
             }
-            self.bridge_of(interface).await?;
             // Up long before it is attached: carrier takes its time to be believed.
             self.links.bring_up(&host_end).await?;
         }
         // An agent that died in a hand-over leaves it.
         self.unguard(id).await?;
         Ok(path)
+    }
+
+    /// Takes up a container that an agent before this one left here: its rules are what they should
+    /// be, whoever flushed them, and its networks stay. Not here is success.
+    pub async fn resume(
+        &self,
+        id: ContainerId,
+        interfaces: &[Interface],
+    ) -> Result<(), NetworkError> {
+        let joined = interfaces.iter().filter_map(|it| it.overlay).map(|overlay| overlay.vni);
+        self.told.lock().await.joined.entry(id).or_default().extend(joined);
+        for (ordinal, interface) in interfaces.iter().enumerate() {
+            let host_end = naming::host_end(id, ordinal);
+            if self.links.index(&host_end).await?.is_some() {
+                rules::of_port(&host_end, interface).await?;
+            }
+        }
+        Ok(())
     }
 
     /// Makes the container reachable: drops a guard that was left, attaches it to the bridge,
@@ -244,7 +272,7 @@ impl Network {
     ) -> Result<Port, NetworkError> {
         let mut ends = Vec::new();
         for (ordinal, interface) in interfaces.iter().enumerate() {
-            let bridge = self.bridge_of(interface).await?;
+            let bridge = self.bridge_of(interface);
             ends.push(End {
                 index: self.links.must_index(&naming::host_end(id, ordinal)).await?,
                 bridge: self.links.must_index(&bridge).await?,
@@ -292,7 +320,7 @@ impl Network {
     ) -> Result<Held, NetworkError> {
         let mut lines = Vec::new();
         for (ordinal, interface) in interfaces.iter().enumerate() {
-            let bridge = bridge::seen(&self.links, &self.bridge_of(interface).await?).await?;
+            let bridge = bridge::seen(&self.links, &self.bridge_of(interface)).await?;
             let host_end = naming::host_end(id, ordinal);
             let index = self.links.must_index(&host_end).await?;
             let room = room / interfaces.len();
@@ -326,7 +354,9 @@ impl Network {
             }
             self.links.delete(&host_end).await?;
         }
-        netns::remove(&Self::path(id)).await
+        netns::remove(&Self::path(id)).await?;
+        self.told.lock().await.joined.remove(&id);
+        Ok(())
     }
 }
 

@@ -23,16 +23,17 @@ pub(super) fn all() -> Vec<Finding> {
         judge("guard", tried.guard, "connections survive moves", NFT),
         judge("ports", tried.ports, "containers send under no addresses but their own", NFT),
         wish(judge("overlays", tried.overlay, "tenants' networks reach this node", VXLAN)),
-        wish(judge("nat", tried.nat, "published ports and ways out are here", NAT)),
+        wish(judge("nat", tried.nat, "names, published ports and ways out are here", NAT)),
         wish(resolver(names::program().is_some())),
         wish(ipv6(tried.ipv6)),
     ]
 }
 
 const PACKETS: &str = "CONFIG_PACKET, and CAP_NET_RAW for the agent";
-const VXLAN: &str = "CONFIG_VXLAN, CONFIG_BRIDGE and CONFIG_NETFILTER_EGRESS (Linux 5.16); \
+const VXLAN: &str = "CONFIG_VXLAN and CONFIG_BRIDGE; \
                      containers of `--network direct` need none of them";
-const NAT: &str = "CONFIG_NFT_NAT, CONFIG_NFT_MASQ and CONFIG_NFT_FIB_INET";
+const NAT: &str =
+    "CONFIG_NETFILTER_EGRESS (Linux 5.16), CONFIG_NFT_NAT, CONFIG_NFT_MASQ and CONFIG_NFT_FIB_INET";
 
 /// `so_that` is what it is good for, and what is not so without it.
 fn judge(check: &str, tried: Result<(), NetworkError>, so_that: &str, remedy: &str) -> Finding {

@@ -13,11 +13,13 @@
 
 mod forwarding;
 
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::io;
 use std::net::IpAddr;
 use std::path::Path;
 
+use godwit_proto::id::ContainerId;
 use godwit_proto::overlay::{self, BRIDGE, Overlay, Overlays, Vni};
 use ipnet::IpNet;
 use rtnetlink::packet_route::link::{LinkAttribute, LinkMessage};
@@ -36,8 +38,12 @@ const TUNNEL: &str = "gx";
 pub(super) struct Told {
     /// The node's end of them all.
     pub(super) underlay: Option<IpAddr>,
-    /// Nothing yet, since the agent started.
+    /// What the controller said last; nothing yet, since the agent started.
     pub(super) overlays: Option<Overlays>,
+    /// The networks that containers here are in or about to be, by the agent's own word.
+    pub(super) joined: BTreeMap<ContainerId, BTreeSet<Vni>>,
+    /// The rules that the kernel has.
+    rules: Option<String>,
 }
 
 /// The network's bridge.
@@ -45,7 +51,7 @@ pub(super) fn bridge_name(vni: Vni) -> String {
     format!("{BRIDGE}{:x}", vni.0)
 }
 
-fn tunnel_name(vni: Vni) -> String {
+pub(super) fn tunnel_name(vni: Vni) -> String {
     format!("{TUNNEL}{:x}", vni.0)
 }
 
@@ -80,32 +86,42 @@ pub(super) async fn ensure(
         };
         links.add(link.mtu(mtu.into()).build(), &tunnel).await?;
         silence(&tunnel);
-        rules::keep_resolver_here(&tunnel, &[]).await?;
     }
     let index = links.must_index(&bridge).await?;
     links.change(&tunnel, "joining", |link| link.controller(index).mtu(mtu.into()).up()).await
 }
 
 /// Makes the node's networks what it was told: links, who is where, its addresses and rules.
-pub(super) async fn follow(links: &Links, told: &Told, names: &Path) -> Result<(), NetworkError> {
-    let Some(overlays) = &told.overlays else { return Ok(()) };
+pub(super) async fn follow(
+    links: &Links,
+    told: &mut Told,
+    names: &Path,
+) -> Result<(), NetworkError> {
+    let Some(overlays) = &told.overlays.clone() else { return Ok(()) };
     for network in &overlays.networks {
         ensure(links, told.underlay, network.vni, network.mtu).await?;
-        let tunnel = tunnel_name(network.vni);
-        links.forward(&tunnel, network).await?;
-        let resolvers: Vec<_> =
-            network.subnets.iter().map(|subnet| overlay::resolver(*subnet)).collect();
-        rules::keep_resolver_here(&tunnel, &resolvers).await?;
-        settle(links, overlays.number, network).await?;
     }
-    forget(links, overlays).await?;
+    let entries = links.entries().await?;
+    for network in &overlays.networks {
+        links.forward(&tunnel_name(network.vni), network, &entries).await?;
+    }
+    forget(links, overlays, &told.joined).await?;
     if overlays.networks.is_empty() && overlays.ports.is_empty() {
         rules::forget_node().await?;
+        told.rules = None;
         forwarding::give_back()?;
     } else {
         let is_router = !overlays.ports.is_empty() || overlays.networks.iter().any(|it| it.is_exit);
         let borrowed = if is_router { forwarding::allow()? } else { forwarding::is_ours() };
-        rules::of_node(overlays, borrowed).await?;
+        let wanted = rules::of_node(overlays, borrowed);
+        // Most that is told changes none of them.
+        if told.rules.as_ref() != Some(&wanted) {
+            rules::load(&wanted).await?;
+            told.rules = Some(wanted);
+        }
+    }
+    for network in &overlays.networks {
+        settle(links, overlays.number, network).await?;
     }
     names::answer(names, overlays).await
 }
@@ -139,7 +155,11 @@ async fn settle(links: &Links, number: u32, network: &Overlay) -> Result<(), Net
 }
 
 /// Removes the networks that the node takes part in no more and that nothing here is attached to.
-async fn forget(links: &Links, overlays: &Overlays) -> Result<(), NetworkError> {
+async fn forget(
+    links: &Links,
+    overlays: &Overlays,
+    joined: &BTreeMap<ContainerId, BTreeSet<Vni>>,
+) -> Result<(), NetworkError> {
     let all = links.all().await?;
     for link in &all {
         let name = name(link);
@@ -152,7 +172,8 @@ async fn forget(links: &Links, overlays: &Overlays) -> Result<(), NetworkError> 
         let is_used = all.iter().any(|port| {
             controller(port) == Some(link.header.index) && self::name(port) != tunnel_name(vni)
         });
-        if !is_told && !is_used {
+        let is_joined = joined.values().any(|networks| networks.contains(&vni));
+        if !is_told && !is_used && !is_joined {
             rules::forget_link(&tunnel_name(vni)).await?;
             links.delete(&tunnel_name(vni)).await?;
             links.delete(&bridge_name(vni)).await?;

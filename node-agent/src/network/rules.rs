@@ -10,11 +10,13 @@ use std::net::{IpAddr, Ipv6Addr};
 use std::process::Stdio;
 
 use godwit_proto::container::Interface;
-use godwit_proto::overlay::Overlays;
+use godwit_proto::overlay::{self, Overlays};
+use ipnet::IpNet;
 use tokio::io::AsyncWriteExt as _;
 use tokio::process::Command;
 
 use super::NetworkError;
+use super::overlay::tunnel_name;
 
 /// Has a container's port take nothing but what the container may send: frames from its own
 /// hardware address, and under its own addresses.
@@ -32,38 +34,37 @@ pub(super) async fn forget_node() -> Result<(), NetworkError> {
     load(&gone("inet", node::TABLE)).await
 }
 
-/// Has the node take VXLAN from nodes alone, answer its containers, be an entry and an exit.
+/// The rules by which the node takes VXLAN from nodes alone, answers its containers, is an entry and
+/// an exit, and keeps resolvers' addresses to itself, to be [loaded](load).
 ///
 /// `borrowed` says that packets are passed on for our sake alone.
-pub(super) async fn of_node(overlays: &Overlays, borrowed: bool) -> Result<(), NetworkError> {
-    load(&node::rules(overlays, borrowed)).await
+pub(super) fn of_node(overlays: &Overlays, borrowed: bool) -> String {
+    let mut rules = node::rules(overlays, borrowed);
+    for network in &overlays.networks {
+        rules += &resolver_stays(&tunnel_name(network.vni), &network.subnets);
+    }
+    rules
 }
 
-/// Lets nobody behind the tunnel see the resolver's address, which every node has.
-pub(super) async fn keep_resolver_here(
-    tunnel: &str,
-    resolvers: &[IpAddr],
-) -> Result<(), NetworkError> {
-    let mut rules = String::new();
-    for resolver in resolvers {
-        let rule = match resolver {
-            IpAddr::V4(ip) => format!("arp saddr ip {ip} drop\narp daddr ip {ip} drop\n"),
-            IpAddr::V6(ip) => format!(
-                "icmpv6 type {{ nd-neighbor-solicit, nd-neighbor-advert }} {} drop\n",
-                target_is("==", &[*ip])
-            ),
-        };
-        rules.push_str(&rule);
-    }
+/// Lets nobody behind the tunnel see the resolvers' addresses, which every node has.
+fn resolver_stays(tunnel: &str, subnets: &[IpNet]) -> String {
+    let rules = subnets.iter().map(|subnet| match overlay::resolver(*subnet) {
+        IpAddr::V4(ip) => format!("arp saddr ip {ip} drop\narp daddr ip {ip} drop\n"),
+        IpAddr::V6(ip) => format!(
+            "icmpv6 type {{ nd-neighbor-solicit, nd-neighbor-advert }} {} drop\n",
+            target_is("==", &[ip])
+        ),
+    });
+    let rules: String = rules.collect();
     let chain = format!(
         "chain out {{ type filter hook egress device \"{tunnel}\" priority 0; policy accept;\n{rules}}}"
     );
-    load(&anew("netdev", tunnel, &chain)).await
+    anew("netdev", tunnel, &chain)
 }
 
 fn port(host_end: &str, interface: &Interface) -> String {
     let mac = shown_mac(interface.mac);
-    let ips = interface.addresses.iter().map(ipnet::IpNet::addr);
+    let ips = interface.addresses.iter().map(IpNet::addr);
     let (four, mut six) = (listed(ips.clone().filter(IpAddr::is_ipv4)), Vec::new());
     six.extend(ips.filter_map(|ip| match ip {
         IpAddr::V6(ip) => Some(ip),
@@ -127,7 +128,8 @@ fn gone(family: &str, table: &str) -> String {
     format!("table {family} {table}\ndelete table {family} {table}\n")
 }
 
-async fn load(rules: &str) -> Result<(), NetworkError> {
+/// Has nft carry them out, all or none.
+pub(super) async fn load(rules: &str) -> Result<(), NetworkError> {
     let failed = |source| NetworkError::Io {
         what: "running nft (is the package nftables installed?)".into(),
         source,

@@ -21,9 +21,9 @@ pub(crate) struct Trial {
     pub(crate) guard: Result<(), NetworkError>,
     /// Rules at a link's ingress, by nft: what a container may send.
     pub(crate) ports: Result<(), NetworkError>,
-    /// VXLAN, and rules at its egress: tenants' networks.
+    /// VXLAN: tenants' networks.
     pub(crate) overlay: Result<(), NetworkError>,
-    /// Translation of addresses: published ports and exits.
+    /// Rules at VXLAN's egress, and translation of addresses: names, published ports and exits.
     pub(crate) nat: Result<(), NetworkError>,
     /// IPv6.
     pub(crate) ipv6: bool,
@@ -75,7 +75,7 @@ async fn vxlan() -> Result<(), NetworkError> {
 
 async fn nat() -> Result<(), NetworkError> {
     let overlays = Overlays { networks: vec![network()], ..Overlays::default() };
-    rules::of_node(&overlays, false).await
+    rules::load(&rules::of_node(&overlays, false)).await
 }
 
 fn interface() -> Interface {

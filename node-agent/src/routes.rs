@@ -1,0 +1,88 @@
+//! What the agent hears, to whom it is for.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use godwit_bus::stream::Streams;
+use godwit_bus::{Delivery, Inbox};
+use godwit_proto::frame::ToNode;
+use godwit_proto::migration::Input;
+use godwit_proto::overlay::Overlays;
+use godwit_proto::topic::Topic;
+use godwit_proto::wire;
+use tokio::sync::{mpsc, watch};
+
+use crate::driver::Driver;
+use crate::engine::Engine;
+use crate::hands::Tools;
+use crate::serve::{self, Requests};
+
+/// When it is tried again to make networks what they should be.
+const FOLLOW_AGAIN: Duration = Duration::from_secs(5);
+
+/// Every message that arrives, to whom it is for.
+pub(crate) struct Routes<E> {
+    pub(crate) driver: Driver,
+    pub(crate) streams: Streams,
+    pub(crate) engine: Arc<E>,
+    pub(crate) requests: Requests,
+    pub(crate) renewals: Option<mpsc::Sender<Vec<u8>>>,
+    pub(crate) overlays: watch::Sender<Overlays>,
+}
+
+impl<E: Engine> Routes<E> {
+    pub(crate) async fn run(mut self, mut inbox: Inbox) {
+        while let Some(Delivery { topic, raw_topic, payload, .. }) = inbox.recv().await {
+            match topic {
+                Some(Topic::AgentCtl { .. }) => match wire::decode::<ToNode>(&payload) {
+                    Ok(frame) => self.obey(frame).await,
+                    Err(error) => tracing::warn!(%error, "not a frame of the controller's"),
+                },
+                Some(Topic::RenewAnswer { .. }) => {
+                    if let Some(renewals) = &self.renewals {
+                        // One is waited for at a time.
+                        let _ = renewals.try_send(payload.to_vec());
+                    }
+                }
+                Some(Topic::ControllerHello) => self.driver.feed(Input::Hello).await,
+                Some(Topic::PeerCtl { from, .. }) => self.streams.on_ctl(&from, &payload),
+                Some(Topic::PeerBulk { from, .. }) => self.streams.on_bulk(&from, payload),
+                _ => tracing::warn!(topic = raw_topic, "nothing that an agent listens to"),
+            }
+        }
+    }
+
+    async fn obey(&mut self, frame: ToNode) {
+        match frame {
+            ToNode::Claim { run, life } => self.driver.feed(Input::Claim { run, life }).await,
+            ToNode::Order { run, container, epoch, order } => {
+                self.driver.feed(Input::Order { run, container, epoch, order }).await;
+            }
+            ToNode::Request { number, request, .. } => {
+                let engine = self.engine.clone();
+                self.requests.take(number, async move { serve::answer(&*engine, request).await });
+            }
+            ToNode::Overlays(overlays) => {
+                self.overlays.send_replace(overlays);
+            }
+        }
+    }
+}
+
+/// Makes the tenants' networks what the controller said last.
+pub(crate) async fn follow<E: Engine>(mut told: watch::Receiver<Overlays>, tools: Arc<Tools<E>>) {
+    let mut is_done = true;
+    loop {
+        let again = tokio::time::sleep(FOLLOW_AGAIN);
+        tokio::select! {
+            changed = told.changed() => if changed.is_err() { return },
+            () = again, if !is_done => {}
+        }
+        let overlays = told.borrow_and_update().clone();
+        let followed = tools.network.follow(overlays).await;
+        is_done = followed.is_ok();
+        if let Err(error) = followed {
+            tracing::error!(%error, "the tenants' networks are not all as they should be");
+        }
+    }
+}
