@@ -278,7 +278,7 @@ impl Stand {
             images,
             latest: Latest::default(),
             pool: Pool::new("10.77.1.0/29", 16, None).unwrap(),
-            ranges: Ranges { all: "10.128.0.0/28".parse().unwrap(), prefix: 29, has_ipv6: true },
+            ranges: Ranges { all: "10.128.0.0/21".parse().unwrap(), prefix: 23, has_ipv6: true },
             network: DIRECT.to_owned(),
             creating: Mutex::new(()),
         });

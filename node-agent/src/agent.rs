@@ -17,7 +17,6 @@ use godwit_proto::frame::FromNode;
 use godwit_proto::id::NodeId;
 use godwit_proto::migration::Input;
 use godwit_proto::node::{NodeState, Presence};
-use godwit_proto::overlay::Overlays;
 use godwit_proto::topic::{Filter, Peer, Topic};
 use godwit_proto::wire;
 use tokio::sync::{mpsc, watch};
@@ -185,7 +184,7 @@ pub async fn run(config: Config, shutdown: CancellationToken) -> Result<(), Agen
         tasks.spawn(renewing);
         answers
     });
-    let (overlays, told) = watch::channel(Overlays::default());
+    let (overlays, told) = watch::channel(None);
     tasks.spawn(follow(told, tools.clone()));
     let requests = Requests::new(messages);
     let streams_in = streams.clone();

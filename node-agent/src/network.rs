@@ -44,6 +44,7 @@ mod overlay;
 mod packet;
 mod port;
 mod rules;
+mod tenancy;
 #[cfg(test)]
 mod tests;
 mod tracking;
@@ -63,6 +64,7 @@ use exchange::Exchange;
 use hold::Line;
 use link::Links;
 use port::End;
+use tenancy::Tenancy;
 
 pub use bridge::filters_bridged_frames;
 pub use hold::{Held, Released};
@@ -125,7 +127,7 @@ pub struct Network {
     config: NetworkConfig,
     links: Links,
     /// Held while links of tenants' networks are made or removed.
-    told: Mutex<overlay::Told>,
+    tenancy: Mutex<Tenancy>,
 }
 
 impl Network {
@@ -135,30 +137,29 @@ impl Network {
     pub async fn start(config: NetworkConfig) -> Result<Self, NetworkError> {
         let links = Links::here()?;
         bridge::ensure(&links, &config.bridge).await?;
-        Ok(Self { config, links, told: Mutex::default() })
+        Ok(Self { config, links, tenancy: Mutex::default() })
     }
 
     /// Sends and takes VXLAN at that address of the node from now on.
     pub async fn set_underlay(&self, address: IpAddr) {
-        self.told.lock().await.underlay = Some(address);
+        self.tenancy.lock().await.underlay = Some(address);
     }
 
     /// Makes the tenants' networks on this node what the controller says they are.
     ///
     /// # Errors
-    /// What the kernel or nft refuses; the call may be repeated. Cancel-safe.
-    pub async fn follow(&self, overlays: Overlays) -> Result<(), NetworkError> {
-        let mut told = self.told.lock().await;
-        if told.overlays.as_ref() == Some(&overlays) {
-            return Ok(());
-        }
-        told.overlays = Some(overlays);
-        let followed = overlay::follow(&self.links, &mut told, &self.config.names).await;
-        if followed.is_err() {
-            // It counts as not told, so that it can be said again.
-            told.overlays = None;
-        }
-        followed
+    /// The first that the kernel or nft refuses; the rest is done, and the call may be repeated.
+    /// Cancel-safe.
+    pub async fn follow(&self, overlays: &Overlays) -> Result<(), NetworkError> {
+        self.tenancy.lock().await.follow(&self.links, &self.config.names, overlays).await
+    }
+
+    /// Puts back what somebody else took of rules and resolvers.
+    ///
+    /// # Errors
+    /// What the kernel or nft refuses. Cancel-safe.
+    pub async fn look(&self) -> Result<(), NetworkError> {
+        self.tenancy.lock().await.look(&self.links, &self.config.names).await
     }
 
     /// The bridge that an interface is attached to.
@@ -167,17 +168,6 @@ impl Network {
             Some(Attachment { vni, .. }) => overlay::bridge_name(vni),
             None => self.config.bridge.clone(),
         }
-    }
-
-    /// Makes the tenants' networks that the interfaces are in, where they are missing; they stay
-    /// until [`Network::remove`], whether or not anything is attached to them.
-    async fn join(&self, id: ContainerId, interfaces: &[Interface]) -> Result<(), NetworkError> {
-        let mut told = self.told.lock().await;
-        for Attachment { vni, mtu } in interfaces.iter().filter_map(|it| it.overlay) {
-            told.joined.entry(id).or_default().insert(vni);
-            overlay::ensure(&self.links, told.underlay, vni, mtu).await?;
-        }
-        Ok(())
     }
 
     /// Where the container's namespace is, or would be.
@@ -198,7 +188,7 @@ impl Network {
         interfaces: &[Interface],
     ) -> Result<PathBuf, NetworkError> {
         let path = Self::path(id);
-        self.join(id, interfaces).await?;
+        self.tenancy.lock().await.join(&self.links, id, interfaces).await?;
         netns::ensure(&path).await?;
         let inside = Links::inside(&path).await?;
         inside.bring_up("lo").await?;
@@ -236,15 +226,7 @@ impl Network {
         id: ContainerId,
         interfaces: &[Interface],
     ) -> Result<(), NetworkError> {
-        let joined = interfaces.iter().filter_map(|it| it.overlay).map(|overlay| overlay.vni);
-        self.told.lock().await.joined.entry(id).or_default().extend(joined);
-        for (ordinal, interface) in interfaces.iter().enumerate() {
-            let host_end = naming::host_end(id, ordinal);
-            if self.links.index(&host_end).await?.is_some() {
-                rules::of_port(&host_end, interface).await?;
-            }
-        }
-        Ok(())
+        self.tenancy.lock().await.resume(&self.links, id, interfaces).await
     }
 
     /// Makes the container reachable: drops a guard that was left, attaches it to the bridge,
@@ -347,16 +329,14 @@ impl Network {
     ///
     /// The container's processes must be gone: a namespace lives while one of them does.
     pub async fn remove(&self, id: ContainerId) -> Result<(), NetworkError> {
-        for ordinal in 0..MAX_INTERFACES {
-            let host_end = naming::host_end(id, ordinal);
-            if self.links.index(&host_end).await?.is_some() {
-                rules::forget_link(&host_end).await?;
-            }
-            self.links.delete(&host_end).await?;
+        let host_ends: Vec<_> =
+            (0..MAX_INTERFACES).map(|ordinal| naming::host_end(id, ordinal)).collect();
+        rules::forget_links(&host_ends).await?;
+        for host_end in &host_ends {
+            self.links.delete(host_end).await?;
         }
         netns::remove(&Self::path(id)).await?;
-        self.told.lock().await.joined.remove(&id);
-        Ok(())
+        self.tenancy.lock().await.leave(id).await
     }
 }
 

@@ -17,8 +17,8 @@ use crate::engine::Engine;
 use crate::hands::Tools;
 use crate::serve::{self, Requests};
 
-/// When it is tried again to make networks what they should be.
-const FOLLOW_AGAIN: Duration = Duration::from_secs(5);
+/// How often it is looked whether networks are as they should be.
+const LOOK: Duration = Duration::from_secs(5);
 
 /// Every message that arrives, to whom it is for.
 pub(crate) struct Routes<E> {
@@ -27,7 +27,7 @@ pub(crate) struct Routes<E> {
     pub(crate) engine: Arc<E>,
     pub(crate) requests: Requests,
     pub(crate) renewals: Option<mpsc::Sender<Vec<u8>>>,
-    pub(crate) overlays: watch::Sender<Overlays>,
+    pub(crate) overlays: watch::Sender<Option<Overlays>>,
 }
 
 impl<E: Engine> Routes<E> {
@@ -63,26 +63,31 @@ impl<E: Engine> Routes<E> {
                 self.requests.take(number, async move { serve::answer(&*engine, request).await });
             }
             ToNode::Overlays(overlays) => {
-                self.overlays.send_replace(overlays);
+                self.overlays.send_replace(Some(overlays));
             }
         }
     }
 }
 
-/// Makes the tenants' networks what the controller said last.
-pub(crate) async fn follow<E: Engine>(mut told: watch::Receiver<Overlays>, tools: Arc<Tools<E>>) {
-    let mut is_done = true;
+/// Makes the tenants' networks what the controller said last, and keeps them so.
+pub(crate) async fn follow<E: Engine>(
+    mut told: watch::Receiver<Option<Overlays>>,
+    tools: Arc<Tools<E>>,
+) {
+    let mut again = tokio::time::interval(LOOK);
     loop {
-        let again = tokio::time::sleep(FOLLOW_AGAIN);
         tokio::select! {
             changed = told.changed() => if changed.is_err() { return },
-            () = again, if !is_done => {}
+            _ = again.tick() => {}
         }
         let overlays = told.borrow_and_update().clone();
-        let followed = tools.network.follow(overlays).await;
-        is_done = followed.is_ok();
-        if let Err(error) = followed {
-            tracing::error!(%error, "the tenants' networks are not all as they should be");
+        let followed = match overlays {
+            Some(overlays) => tools.network.follow(&overlays).await,
+            // Nothing yet: what an agent before this one was told holds.
+            None => Ok(()),
+        };
+        if let Err(error) = followed.and(tools.network.look().await) {
+            tracing::error!(%error, "the containers' networks are not all as they should be");
         }
     }
 }

@@ -16,6 +16,7 @@ use rtnetlink::packet_route::{AddressFamily, RouteNetlinkMessage};
 
 use super::NetworkError;
 use super::link::{Links, failed};
+use super::overlay::tunnel_name;
 
 /// Where broadcasts go, and what nobody is known to have.
 const EVERYBODY: [u8; 6] = [0; 6];
@@ -71,10 +72,10 @@ impl Links {
     /// `entries` are [those](Self::entries) that the links have.
     pub(super) async fn forward(
         &self,
-        tunnel: &str,
         network: &Overlay,
         entries: &BTreeMap<u32, Entries>,
     ) -> Result<(), NetworkError> {
+        let tunnel = &tunnel_name(network.vni);
         let index = self.must_index(tunnel).await?;
         let none = Entries::new();
         let changes = changes(network, entries.get(&index).unwrap_or(&none));

@@ -8,15 +8,19 @@ mod node;
 use std::fmt::Write as _;
 use std::net::{IpAddr, Ipv6Addr};
 use std::process::Stdio;
+use std::time::Duration;
 
 use godwit_proto::container::Interface;
-use godwit_proto::overlay::{self, Overlays};
+use godwit_proto::overlay::{self, Overlay, Overlays};
 use ipnet::IpNet;
 use tokio::io::AsyncWriteExt as _;
 use tokio::process::Command;
 
 use super::NetworkError;
-use super::overlay::tunnel_name;
+use super::overlay::{Borrowed, tunnel_name};
+
+/// How long nft may take.
+const PATIENCE: Duration = Duration::from_secs(10);
 
 /// Has a container's port take nothing but what the container may send: frames from its own
 /// hardware address, and under its own addresses.
@@ -24,9 +28,18 @@ pub(super) async fn of_port(host_end: &str, interface: &Interface) -> Result<(),
     load(&port(host_end, interface)).await
 }
 
-/// Forgets the rules of a port or a tunnel; without any is success.
-pub(super) async fn forget_link(link: &str) -> Result<(), NetworkError> {
-    load(&gone("netdev", link)).await
+/// Forgets the rules of ports or tunnels; without any is success.
+pub(super) async fn forget_links(links: &[String]) -> Result<(), NetworkError> {
+    load(&links.iter().map(|link| gone("netdev", link)).collect::<String>()).await
+}
+
+/// True while the node has the rules that it was given last: whoever flushes rules, flushes all.
+pub(super) async fn are_there() -> Result<bool, NetworkError> {
+    match load(&format!("list table inet {}\n", node::TABLE)).await {
+        Ok(()) => Ok(true),
+        Err(NetworkError::Rules { .. }) => Ok(false),
+        Err(error) => Err(error),
+    }
 }
 
 /// Forgets the rules of the node; without any is success.
@@ -34,16 +47,17 @@ pub(super) async fn forget_node() -> Result<(), NetworkError> {
     load(&gone("inet", node::TABLE)).await
 }
 
-/// The rules by which the node takes VXLAN from nodes alone, answers its containers, is an entry and
-/// an exit, and keeps resolvers' addresses to itself, to be [loaded](load).
+/// The rules by which the node takes VXLAN from nodes alone, answers its containers, and is an entry
+/// and an exit; to be [loaded](load) before any of that is there.
 ///
-/// `borrowed` says that packets are passed on for our sake alone.
-pub(super) fn of_node(overlays: &Overlays, borrowed: bool) -> String {
-    let mut rules = node::rules(overlays, borrowed);
-    for network in &overlays.networks {
-        rules += &resolver_stays(&tunnel_name(network.vni), &network.subnets);
-    }
-    rules
+/// `bridges` are the node's other bridges.
+pub(super) fn of_node(overlays: &Overlays, bridges: &[String], borrowed: Borrowed) -> String {
+    node::rules(overlays, bridges, borrowed)
+}
+
+/// The rules by which the node keeps resolvers' addresses to itself; the tunnels must be there.
+pub(super) fn of_tunnels<'a>(networks: impl Iterator<Item = &'a Overlay>) -> String {
+    networks.map(|network| resolver_stays(&tunnel_name(network.vni), &network.subnets)).collect()
 }
 
 /// Lets nobody behind the tunnel see the resolvers' addresses, which every node has.
@@ -145,7 +159,8 @@ pub(super) async fn load(rules: &str) -> Result<(), NetworkError> {
     if let Some(mut stdin) = nft.stdin.take() {
         stdin.write_all(rules.as_bytes()).await.map_err(failed)?;
     }
-    let ended = nft.wait_with_output().await.map_err(failed)?;
+    let ended = tokio::time::timeout(PATIENCE, nft.wait_with_output()).await;
+    let ended = ended.map_err(|late| failed(late.into()))?.map_err(failed)?;
     if ended.status.success() {
         return Ok(());
     }

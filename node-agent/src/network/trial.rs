@@ -75,7 +75,8 @@ async fn vxlan() -> Result<(), NetworkError> {
 
 async fn nat() -> Result<(), NetworkError> {
     let overlays = Overlays { networks: vec![network()], ..Overlays::default() };
-    rules::load(&rules::of_node(&overlays, false)).await
+    rules::load(&rules::of_node(&overlays, &[], overlay::Borrowed::default())).await?;
+    rules::load(&rules::of_tunnels(overlays.networks.iter())).await
 }
 
 fn interface() -> Interface {

@@ -80,7 +80,7 @@ fn fabric(containers: Vec<ContainerRow>) -> Fabric {
 /// What the node of that name is told.
 fn told(fabric: &Fabric, node: &str) -> Overlays {
     let station = fabric.stations.iter().find(|it| it.node.as_str() == node).unwrap();
-    plan(fabric, station)
+    Parts::of(fabric).plan(station)
 }
 
 fn networks(overlays: &Overlays) -> Vec<Vni> {
