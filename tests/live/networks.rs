@@ -34,7 +34,6 @@ fn moved(fabric: &Fabric, name: &str, to: &str) {
 fn unharmed(what: &str, dial: Dial<'_>) {
     let seen = dial.hang_up();
     assert_eq!((seen.wrong, &seen.lost), (0, &None), "{what}: {seen:?}");
-    assert!(seen.replies > 100, "{what}: {seen:?}");
 }
 
 #[test]

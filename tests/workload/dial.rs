@@ -1,9 +1,10 @@
 //! A TCP client that must not notice a move: it sends blocks over one connection to
 //! a counter's echo (`--echo PORT`), and checks every byte that comes back.
 //!
-//!     dial ADDRESS:PORT    prints its report as JSON when it ends (SIGTERM,
-//!                          SIGINT), and fails if the connection was lost or a
-//!                          byte wrong
+//!     dial ADDRESS:PORT    prints `answered` after the first reply. When it is to end
+//!                          (SIGTERM, SIGINT) it asks once more, so that a connection
+//!                          that died unseen is seen, prints its report as JSON, and
+//!                          fails if the connection was lost or a byte wrong
 
 use std::io::{ErrorKind, Read, Write};
 use std::net::TcpStream;
@@ -50,8 +51,8 @@ fn block(number: u64) -> [u8; BLOCK_BYTES] {
     block
 }
 
-/// Reads a whole block; false when this process is to end first.
-fn read_block(peer: &mut TcpStream, into: &mut [u8]) -> std::io::Result<bool> {
+/// Reads a whole block.
+fn read_block(peer: &mut TcpStream, into: &mut [u8]) -> std::io::Result<()> {
     let (mut have, since) = (0, monotonic_ns());
     while have < into.len() {
         match peer.read(&mut into[have..]) {
@@ -60,9 +61,6 @@ fn read_block(peer: &mut TcpStream, into: &mut [u8]) -> std::io::Result<bool> {
             Err(error)
                 if matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::Interrupted) =>
             {
-                if is_ending() {
-                    return Ok(false);
-                }
                 if monotonic_ns() - since > LOST_NS {
                     return Err(ErrorKind::TimedOut.into());
                 }
@@ -70,16 +68,18 @@ fn read_block(peer: &mut TcpStream, into: &mut [u8]) -> std::io::Result<bool> {
             Err(error) => return Err(error),
         }
     }
-    Ok(true)
+    Ok(())
 }
 
 fn talk(address: &str, report: &mut Report) -> std::io::Result<()> {
     let mut peer = TcpStream::connect(address)?;
     peer.set_nodelay(true)?;
-    // How soon a signal is noticed.
+    // How soon silence is noticed.
     peer.set_read_timeout(Some(Duration::from_millis(100)))?;
     let mut last_ns = monotonic_ns();
-    while !is_ending() {
+    let mut is_last = false;
+    while !is_last {
+        is_last = is_ending();
         let sent = block(report.replies);
         peer.write_all(&sent)?;
         let mut reply = [0; BLOCK_BYTES];
@@ -88,10 +88,11 @@ fn talk(address: &str, report: &mut Report) -> std::io::Result<()> {
         // A block that nobody answers is a gap too, as long as it was waited for.
         report.longest_gap_ns = report.longest_gap_ns.max(now_ns - last_ns);
         last_ns = now_ns;
-        if !read? {
-            break;
-        }
+        read?;
         report.replies += 1;
+        if report.replies == 1 {
+            println!("answered");
+        }
         report.wrong += u64::from(reply != sent);
         std::thread::sleep(PAUSE);
     }
