@@ -31,6 +31,7 @@ told() { jq -e ".$2" "$work/$1.dial"; }
 note_kept() {
   local as=$1 case=$2 subject=$3
   [[ $(told "$as" wrong_bytes) == 0 ]] || { say "$case, $subject: $(<"$work/$as.dial")"; return 1; }
+  [[ $subject != godwit || $(told "$as" connections_lost) == 0 ]] || say "$case, a connection was lost: $(<"$work/$as.dial")"
   sample "$case" "$subject" client_gap_ms "$(told "$as" longest_gap_ms)"
   sample "$case" "$subject" connections_lost "$(told "$as" connections_lost)"
   sample "$case" "$subject" connections_moved "$(told "$as" 'connections - .connections_lost')"
@@ -136,26 +137,42 @@ call_for() {
 }
 
 published() {
-  local run
+  local run direct
   publish served edge-a 7902 16 -p 7903:7001
   in_host edge-a "$here/target/workload/counter" --memory-mb 1 --echo 7904 --drain 7905 >"$work/direct.log" 2>&1 &
-  local direct=$!
+  direct=$!
   await "the process is answered" is_answered 10.77.0.11:7904
-  for ((run = 1; run <= 2 * runs; run++)); do
-    call_for through 2 "$entry:7902" --pause-ms 1
-    call_for straight 2 10.77.0.11:7904 --pause-ms 1
-    sample published godwit p50_ms "$(told through p50_ms)"
-    sample published direct p50_ms "$(told straight p50_ms)"
-    sample published godwit extra_ms "$(jq -s '.[0].p50_ms - .[1].p50_ms' "$work"/{through,straight}.dial)"
-    call_for through 2 "$entry:7903" --pour
-    call_for straight 2 10.77.0.11:7905 --pour
-    sample published godwit mb_per_s "$(told through mb_per_s)"
-    sample published direct mb_per_s "$(told straight mb_per_s)"
-    sample published godwit throughput_ratio "$(jq -s '.[0].mb_per_s / .[1].mb_per_s' "$work"/{through,straight}.dial)"
-  done
+  for ((run = 1; run <= runs; run++)); do against_direct godwit-bridged; done
+  take_off_bridge edge-a
+  take_off_bridge edge-c
+  for ((run = 1; run <= runs; run++)); do against_direct godwit; done
+  put_on_bridge edge-a
+  put_on_bridge edge-c
   kill "$direct"
   wait "$direct" || true
   remove served
+}
+# The published port and the process, one after the other.
+against_direct() {
+  call_for through 2 "$entry:7902" --pause-ms 1
+  call_for straight 2 10.77.0.11:7904 --pause-ms 1
+  sample published "$1" p50_ms "$(told through p50_ms)"
+  sample published "${1/godwit/direct}" p50_ms "$(told straight p50_ms)"
+  sample published "$1" extra_ms "$(jq -s '.[0].p50_ms - .[1].p50_ms' "$work"/{through,straight}.dial)"
+  call_for through 2 "$entry:7903" --pour
+  call_for straight 2 10.77.0.11:7905 --pour
+  sample published "$1" mb_per_s "$(told through mb_per_s)"
+  sample published "${1/godwit/direct}" mb_per_s "$(told straight mb_per_s)"
+  sample published "$1" throughput_ratio "$(jq -s '.[0].mb_per_s / .[1].mb_per_s' "$work"/{through,straight}.dial)"
+}
+# Gives a node's address to its link itself, or back to the bridge.
+take_off_bridge() {
+  in_host "$1" sh -ec 'address=$(ip -br -4 address show br0 | tr -s " " | cut -d" " -f3)
+    ip link set eth0 nomaster; ip address del "$address" dev br0; ip address add "$address" brd + dev eth0'
+}
+put_on_bridge() {
+  in_host "$1" sh -ec 'address=$(ip -br -4 address show eth0 | tr -s " " | cut -d" " -f3)
+    ip address del "$address" dev eth0; ip link set eth0 master br0; ip address add "$address" brd + dev br0'
 }
 
 # Gives the links of both nodes a rate, both ways, with a queue of 100 ms at each end; or takes it away.

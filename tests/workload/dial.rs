@@ -167,8 +167,13 @@ fn is_over() -> bool {
     since_ns != 0 && now_ns - since_ns > FAREWELL_NS
 }
 
-/// Reads a whole block; false when this process is to end first.
-fn read_block(peer: &mut TcpStream, into: &mut [u8], lost_ns: u64) -> Result<bool> {
+/// Reads a whole block; false when the client may leave first.
+fn read_block(
+    peer: &mut TcpStream,
+    into: &mut [u8],
+    lost_ns: u64,
+    may_leave: fn() -> bool,
+) -> Result<bool> {
     let (mut have, since) = (0, monotonic_ns());
     while have < into.len() {
         match peer.read(&mut into[have..]) {
@@ -177,7 +182,7 @@ fn read_block(peer: &mut TcpStream, into: &mut [u8], lost_ns: u64) -> Result<boo
             Err(error)
                 if matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::Interrupted) =>
             {
-                if is_over() {
+                if may_leave() {
                     return Ok(false);
                 }
                 if monotonic_ns() - since > lost_ns {
@@ -208,7 +213,7 @@ fn ask(peer: &mut TcpStream, options: &Options, report: &mut Report) -> Result<(
         fill(&mut sent, report.replies);
         let sent_ns = monotonic_ns();
         peer.write_all(&sent)?;
-        let read = read_block(peer, &mut reply, lost_ns);
+        let read = read_block(peer, &mut reply, lost_ns, is_over);
         // A block that nobody answers is a gap too, as long as it was waited for: with
         // another connection to come it ends with that.
         if read.is_ok() || options.reconnect.is_none() {
@@ -245,15 +250,13 @@ fn bulk(peer: &mut TcpStream, report: &mut Report) -> Result<()> {
     let (mut due, mut reply) = (vec![0; BULK_BYTES], vec![0; BULK_BYTES]);
     // The echo has an end where what was sent has one.
     let end = loop {
-        match read_block(peer, &mut reply, LOST_NS) {
-            Ok(true) => {
-                report.note_gap();
-                fill(&mut due, report.replies);
-                report.arrived(&due, &reply);
-            }
-            Ok(false) => break Error::other("what was sent did not come back"),
-            Err(error) => break error,
+        let read = read_block(peer, &mut reply, LOST_NS, || false);
+        report.note_gap();
+        if let Err(error) = read {
+            break error;
         }
+        fill(&mut due, report.replies);
+        report.arrived(&due, &reply);
     };
     // Or the other thread waits for room that nobody makes.
     let _ = peer.shutdown(Shutdown::Both);
