@@ -1,6 +1,7 @@
 -- Tenants' networks over VXLAN, and the nodes' numbers in them.
 CREATE TABLE network (
-    vni     INTEGER PRIMARY KEY,
+    -- Never given again: what is left of a network somewhere must not meet another.
+    vni     INTEGER PRIMARY KEY AUTOINCREMENT,
     tenant  TEXT NOT NULL,
     name    TEXT NOT NULL,
     -- Its subnets, IPv4 first.

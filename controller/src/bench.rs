@@ -280,7 +280,7 @@ impl Stand {
             images,
             latest: Latest::default(),
             pool: Pool::new("10.77.1.0/29", 16, None).unwrap(),
-            ranges: Ranges { all: "10.128.0.0/28".parse().unwrap(), prefix: 29, has_ipv6: true },
+            ranges: Ranges { all: "10.128.0.0/21".parse().unwrap(), prefix: 23, has_ipv6: true },
             network: DIRECT.to_owned(),
             creating: Mutex::new(()),
         });
@@ -308,6 +308,7 @@ impl Stand {
         let info = r#"{"agent_version":"0.1.0","arch":"x86_64","os":"Debian 13",
             "kernel":"6.18.2","cpus":2,"memory_bytes":8589934592,"disk_bytes":8589934592,
             "engine":"podman 5.4.2","runtime":"runc 1.1.15","criu":"4.2.1",
+            "underlay":{"address":"10.77.0.11","mtu":1500},
             "probe":{"can_migrate":true,"can_arm":true}}"#;
         hear("info", info.into());
     }

@@ -10,6 +10,7 @@ use clap::Parser;
 use godwit_broker::Anonymous;
 use godwit_broker::listener::{Endpoint, EndpointError};
 use godwit_bus::{BrokerUrl, BrokerUrlError};
+use godwit_proto::overlay::STATIONS;
 use ipnet::{Ipv4Net, Ipv6Net};
 use serde::Deserialize;
 
@@ -89,7 +90,7 @@ struct Settings {
     #[arg(long, env = "GODWIT_POOL6_GATEWAY", value_name = "ADDRESS", requires = "pool6")]
     pool6_gateway: Option<Ipv6Addr>,
     /// The network of containers that ask for none: `tenant` for each tenant's own, over VXLAN, or
-    /// `direct` for the nodes' own, where they share a layer 2 [default: direct]
+    /// `direct` for the nodes' own, where they share a layer 2 [default: tenant]
     #[arg(long, env = "GODWIT_NETWORK", value_name = "KIND")]
     network: Option<NetworkKind>,
     /// Where tenants' networks lie [default: 10.128.0.0/9]
@@ -111,9 +112,9 @@ struct Settings {
 #[serde(rename_all = "kebab-case")]
 pub enum NetworkKind {
     /// Their tenant's network.
+    #[default]
     Tenant,
     /// The nodes' own network.
-    #[default]
     Direct,
 }
 
@@ -197,6 +198,12 @@ pub enum ConfigError {
         /// Each one's prefix.
         prefix: u8,
     },
+    /// Tenants' networks lie where something else is.
+    #[error(
+        "--networks {0} overlaps with the pool's network or with 100.64.0.0/10, where nodes have \
+         their addresses in networks: give another range"
+    )]
+    NetworksTaken(Ipv4Net),
     /// A broker elsewhere does not listen here.
     #[error("--broker and --broker-listen exclude each other: give one of them")]
     TwoBrokers,
@@ -246,6 +253,10 @@ impl Config {
         let Ranges { all, prefix, .. } = ranges;
         if !(8..=29).contains(&prefix) || prefix < all.prefix_len() {
             return Err(ConfigError::Networks { all, prefix });
+        }
+        let meets = |net: Ipv4Net| net.contains(&all) || all.contains(&net);
+        if pool.overlaps(all) || meets(STATIONS) {
+            return Err(ConfigError::NetworksTaken(all));
         }
         let network = match settings.network.unwrap_or_default() {
             NetworkKind::Tenant => DEFAULT,
@@ -327,6 +338,7 @@ mod tests {
             BrokerChoice::Embedded(Embedded { listen, ..Embedded::default() })
         );
         assert!(config.has_mdns);
+        assert_eq!((&*config.network, config.ranges.prefix), ("default", 20));
         let interface = config.pool.free([]).unwrap();
         assert_eq!(interface.addresses, ["10.77.1.1/16".parse().unwrap()]);
     }
@@ -349,6 +361,10 @@ mod tests {
         assert!(refused("lisen = 1", &[]).contains("has an error"));
         assert!(refused("pool = '10.77.1.5/24'", &[]).contains("10.77.1.5/24"));
         assert!(refused("broker = 'hub'", &[]).contains("mqtt://"));
+        assert!(refused("networks = '10.0.0.0/24'", &[]).contains("--networks-prefix"));
+        assert!(refused("networks-prefix = 30", &[]).contains("8 to 29"));
+        assert!(refused("networks = '10.0.0.0/8'", &[]).contains("overlaps"));
+        assert!(refused("networks = '100.0.0.0/8'", &[]).contains("overlaps"));
         let two = ["--broker", "mqtt://hub", "--broker-listen", "127.0.0.1:1"];
         assert!(refused("", &two).contains("exclude"));
         assert!(matches!(

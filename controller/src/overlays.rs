@@ -4,18 +4,20 @@
 //! events ─▶ what is there now (database, registry) ─▶ plan, of each node ─▶ those that changed
 //! ```
 //!
-//! The plan is pure ([`plan`]); what was told last is remembered only to say nothing twice. A node
+//! The plan is pure ([`Parts`]); what was told last is remembered only to say nothing twice. A node
 //! that comes back is told again.
 
 mod plan;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use godwit_proto::frame::ToNode;
 use godwit_proto::id::{ContainerId, MigrationId, NodeId};
 use godwit_proto::overlay::{Overlays, Vni};
+use godwit_proto::wire;
 use jiff::Timestamp;
+use serde_json::Value;
 use tokio::sync::broadcast::error::RecvError;
 use tokio::sync::{broadcast, mpsc};
 use tokio::time::Instant;
@@ -27,7 +29,7 @@ use crate::refusal::Chain;
 use crate::registry::Registry;
 use crate::store::{ContainerState, StoreError, StoreHandle};
 
-pub use plan::{Fabric, Station, plan};
+pub use plan::{Fabric, Parts, Station};
 
 /// How long a change waits for others, so that many are told as one.
 const GATHER: Duration = Duration::from_millis(10);
@@ -54,7 +56,7 @@ pub struct Teller {
 struct Seen {
     containers: BTreeMap<ContainerId, NodeId>,
     moves: BTreeMap<ContainerId, (MigrationId, bool)>,
-    nodes: BTreeMap<NodeId, (NodeState, Timestamp)>,
+    nodes: BTreeMap<NodeId, (NodeState, Timestamp, Option<Value>)>,
 }
 
 impl Seen {
@@ -74,8 +76,9 @@ impl Seen {
                 (before != Some(now), None)
             }
             Event::Node(view) => {
-                let now = (view.state, view.since);
-                let before = self.nodes.insert(view.name.clone(), now);
+                let underlay = view.info.as_ref().and_then(|info| info.get("underlay")).cloned();
+                let now = (view.state, view.since, underlay);
+                let before = self.nodes.insert(view.name.clone(), now.clone());
                 let is_new = before != Some(now);
                 (is_new, (is_new && view.state == NodeState::Online).then(|| view.name.clone()))
             }
@@ -127,7 +130,11 @@ impl Teller {
                             due = Some(Instant::now() + GATHER);
                         }
                     }
-                    Err(RecvError::Lagged(_)) => due = Some(Instant::now()),
+                    Err(RecvError::Lagged(_)) => {
+                        // Some that came back may be among what was missed.
+                        self.told.clear();
+                        due = Some(Instant::now());
+                    }
                     Err(RecvError::Closed) => return,
                 },
                 _ = look.tick() => {
@@ -156,30 +163,33 @@ impl Teller {
         let (containers, moves, networks, numbers) = self
             .store
             .call(move |store| {
-                let numbers: Result<Vec<_>, _> =
-                    names.iter().map(|node| store.station(node)).collect();
                 let moves = store.unsettled_attempts()?;
-                Ok((store.containers()?, moves, store.networks()?, numbers?))
+                let numbers = store.stations(&names)?;
+                Ok((store.containers()?, moves, store.networks()?, numbers))
             })
             .await?;
-        let stations =
-            nodes.into_iter().zip(numbers).map(|((node, is_online, underlay), number)| Station {
-                node,
-                number,
-                is_online,
-                underlay,
-            });
+        let station = |(node, is_online, underlay)| {
+            let number = *numbers.get(&node)?;
+            Some(Station { node, number, is_online, underlay })
+        };
+        let stations = nodes.into_iter().filter_map(station);
         let moves = moves.into_iter().map(|attempt| (attempt.container, attempt.target)).collect();
         let mut fabric = Fabric { containers, moves, networks, stations: stations.collect() };
         self.choose_exits(&mut fabric).await?;
-        for station in &fabric.stations {
-            let overlays = plan(&fabric, station);
-            if !station.is_online || self.told.get(&station.node) == Some(&overlays) {
+        let parts = Parts::of(&fabric);
+        for station in fabric.stations.iter().filter(|station| station.is_online) {
+            let overlays = parts.plan(station);
+            if self.told.get(&station.node) == Some(&overlays) {
                 continue;
             }
-            self.told.insert(station.node.clone(), overlays.clone());
+            let frame = ToNode::Overlays(overlays.clone());
+            if let Err(error) = wire::encode(&frame) {
+                tracing::error!(node = %station.node, %error, "a node cannot be told of its networks");
+                continue;
+            }
+            self.told.insert(station.node.clone(), overlays);
             // Closed only on the way out.
-            let _ = self.frames.send((station.node.clone(), ToNode::Overlays(overlays))).await;
+            let _ = self.frames.send((station.node.clone(), frame)).await;
         }
         Ok(())
     }
@@ -188,8 +198,14 @@ impl Teller {
     async fn choose_exits(&mut self, fabric: &mut Fabric) -> Result<(), StoreError> {
         let Fabric { networks, stations, containers, .. } = fabric;
         let is_online = |node: &NodeId| stations.iter().any(|it| it.node == *node && it.is_online);
-        for network in networks.iter_mut().filter(|network| plan::is_used(containers, network.vni))
-        {
+        let used: BTreeSet<_> = networks
+            .iter()
+            .map(|network| network.vni)
+            .filter(|vni| plan::is_used(containers, *vni))
+            .collect();
+        self.silent.retain(|vni, _| used.contains(vni));
+        let online: Vec<_> = stations.iter().filter(|station| station.is_online).collect();
+        for network in networks.iter_mut().filter(|network| used.contains(&network.vni)) {
             if network.exit.as_ref().is_some_and(is_online) {
                 self.silent.remove(&network.vni);
                 continue;
@@ -198,7 +214,11 @@ impl Teller {
             if network.exit.is_some() && since.elapsed() < PATIENCE {
                 continue;
             }
-            let Some(exit) = stations.iter().find(|it| it.is_online) else { continue };
+            if online.is_empty() {
+                continue;
+            }
+            // Not one node for all networks.
+            let exit = online[network.vni.0 as usize % online.len()];
             tracing::info!(network = network.name, exit = %exit.node, "a network's exit is chosen");
             let (vni, node) = (network.vni, exit.node.clone());
             network.exit = Some(node.clone());

@@ -217,12 +217,16 @@ impl Registry {
         names.into_iter().filter_map(|name| known.facts(name)).collect()
     }
 
-    /// The nodes that have an end for tenants' networks: whether they hear, and its address.
+    /// The nodes that have an end for tenants' networks: whether they hear, and its address. One that
+    /// is fenced has none any more.
     pub fn underlays(&self) -> Vec<(NodeId, bool, std::net::IpAddr)> {
         let known = self.known();
         let end = |(id, node): (&NodeId, &Node)| {
             let underlay = node.info.as_ref()?.1.underlay?;
             let (state, _) = node.standing();
+            if state == NodeState::Fenced {
+                return None;
+            }
             let hears = matches!(state, NodeState::Online | NodeState::Draining);
             Some((id.clone(), hears, underlay.address))
         };

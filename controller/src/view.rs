@@ -36,7 +36,7 @@ pub struct ContainerView {
     pub intent: Intent,
     /// The move that is under way.
     pub migration: Option<MigrationId>,
-    /// The ports that nodes open for it, as [`Published`] reads them.
+    /// The ports that nodes open for it, as [`godwit_proto::overlay::Published`] reads them.
     pub ports: Vec<String>,
     /// Its volumes, as [`Volume`](godwit_proto::volume::Volume) reads them.
     pub volumes: Vec<String>,

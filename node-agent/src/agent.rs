@@ -12,12 +12,11 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use godwit_bus::stream::{MqttLink, Streams};
-use godwit_bus::{Config as BusConfig, Delivery, Inbox, Link, Publication, Session};
-use godwit_proto::frame::{FromNode, ToNode};
+use godwit_bus::{Config as BusConfig, Link, Publication, Session};
+use godwit_proto::frame::FromNode;
 use godwit_proto::id::NodeId;
 use godwit_proto::migration::Input;
 use godwit_proto::node::{NodeState, Presence};
-use godwit_proto::overlay::Overlays;
 use godwit_proto::topic::{Filter, Peer, Topic};
 use godwit_proto::wire;
 use tokio::sync::{mpsc, watch};
@@ -33,7 +32,8 @@ use crate::hands::{Hands, ImageLocks, Tools};
 use crate::ledger::{self, LedgerError};
 use crate::membership::{Membership, MembershipError};
 use crate::network::{Network, NetworkConfig, NetworkError};
-use crate::serve::{self, ImageSource, Requests};
+use crate::routes::{Routes, follow};
+use crate::serve::{ImageSource, Requests};
 use crate::telemetry::{self, Telemetry};
 use crate::underlay;
 use crate::usage::Meter;
@@ -174,6 +174,9 @@ pub async fn run(config: Config, shutdown: CancellationToken) -> Result<(), Agen
         ledgered,
     });
     let hands = Hands::new(tools.clone(), driver.clone());
+    for record in &records {
+        tools.network.resume(record.spec.id, &record.spec.interfaces).await?;
+    }
     hands.resume(&records).await;
 
     let mut tasks = JoinSet::new();
@@ -186,7 +189,7 @@ pub async fn run(config: Config, shutdown: CancellationToken) -> Result<(), Agen
         tasks.spawn(renewing);
         answers
     });
-    let (overlays, told) = watch::channel(Overlays::default());
+    let (overlays, told) = watch::channel(None);
     tasks.spawn(follow(told, tools.clone()));
     let routes = Routes {
         driver,
@@ -287,67 +290,6 @@ async fn greet(session: Session, driver: Driver) {
         }
         if link.changed().await.is_err() {
             return;
-        }
-    }
-}
-
-/// Every message that arrives, to whom it is for.
-struct Routes<E> {
-    driver: Driver,
-    streams: Streams,
-    engine: Arc<E>,
-    volumes: Volumes,
-    requests: Requests,
-    renewals: Option<mpsc::Sender<Vec<u8>>>,
-    overlays: watch::Sender<Overlays>,
-}
-
-impl<E: Engine> Routes<E> {
-    async fn run(mut self, mut inbox: Inbox) {
-        while let Some(Delivery { topic, raw_topic, payload, .. }) = inbox.recv().await {
-            match topic {
-                Some(Topic::AgentCtl { .. }) => match wire::decode::<ToNode>(&payload) {
-                    Ok(frame) => self.obey(frame).await,
-                    Err(error) => tracing::warn!(%error, "not a frame of the controller's"),
-                },
-                Some(Topic::RenewAnswer { .. }) => {
-                    if let Some(renewals) = &self.renewals {
-                        // One is waited for at a time.
-                        let _ = renewals.try_send(payload.to_vec());
-                    }
-                }
-                Some(Topic::ControllerHello) => self.driver.feed(Input::Hello).await,
-                Some(Topic::PeerCtl { from, .. }) => self.streams.on_ctl(&from, &payload),
-                Some(Topic::PeerBulk { from, .. }) => self.streams.on_bulk(&from, payload),
-                _ => tracing::warn!(topic = raw_topic, "nothing that an agent listens to"),
-            }
-        }
-    }
-
-    async fn obey(&mut self, frame: ToNode) {
-        match frame {
-            ToNode::Claim { run, life } => self.driver.feed(Input::Claim { run, life }).await,
-            ToNode::Order { run, container, epoch, order } => {
-                self.driver.feed(Input::Order { run, container, epoch, order }).await;
-            }
-            ToNode::Request { number, request, .. } => {
-                let (engine, volumes) = (self.engine.clone(), self.volumes.clone());
-                let answering = async move { serve::answer(&*engine, volumes, request).await };
-                self.requests.take(number, answering);
-            }
-            ToNode::Overlays(overlays) => {
-                self.overlays.send_replace(overlays);
-            }
-        }
-    }
-}
-
-/// Makes the tenants' networks what the controller said last.
-async fn follow<E: Engine>(mut told: watch::Receiver<Overlays>, tools: Arc<Tools<E>>) {
-    while told.changed().await.is_ok() {
-        let overlays = told.borrow_and_update().clone();
-        if let Err(error) = tools.network.follow(overlays).await {
-            tracing::error!(%error, "the tenants' networks are not all as they should be");
         }
     }
 }

@@ -7,6 +7,7 @@
 
 mod checks;
 mod knobs;
+mod networks;
 pub mod probe;
 mod trial;
 

@@ -41,6 +41,7 @@ mod removal;
 mod service;
 mod source;
 mod source_armed;
+mod starting;
 mod target;
 mod target_armed;
 pub(crate) mod threads;

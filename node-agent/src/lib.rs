@@ -41,6 +41,7 @@ pub mod ledger;
 mod membership;
 pub mod moments;
 pub mod network;
+mod routes;
 mod serve;
 pub mod telemetry;
 mod underlay;

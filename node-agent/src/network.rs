@@ -44,9 +44,11 @@ mod overlay;
 mod packet;
 mod port;
 mod rules;
+mod tenancy;
 #[cfg(test)]
 mod tests;
 mod tracking;
+mod trial;
 
 use std::fs;
 use std::io;
@@ -62,11 +64,13 @@ use exchange::Exchange;
 use hold::Line;
 use link::Links;
 use port::End;
+use tenancy::Tenancy;
 
 pub use bridge::filters_bridged_frames;
 pub use hold::{Held, Released};
 pub use port::Port;
 pub(crate) use tracking::time_of_a_reading;
+pub(crate) use trial::trial;
 
 /// Why a container's network could not be changed.
 #[derive(Debug, thiserror::Error)]
@@ -123,7 +127,7 @@ pub struct Network {
     config: NetworkConfig,
     links: Links,
     /// Held while links of tenants' networks are made or removed.
-    told: Mutex<overlay::Told>,
+    tenancy: Mutex<Tenancy>,
 }
 
 impl Network {
@@ -133,39 +137,37 @@ impl Network {
     pub async fn start(config: NetworkConfig) -> Result<Self, NetworkError> {
         let links = Links::here()?;
         bridge::ensure(&links, &config.bridge).await?;
-        Ok(Self { config, links, told: Mutex::default() })
+        Ok(Self { config, links, tenancy: Mutex::default() })
     }
 
     /// Sends and takes VXLAN at that address of the node from now on.
     pub async fn set_underlay(&self, address: IpAddr) {
-        self.told.lock().await.underlay = Some(address);
+        self.tenancy.lock().await.underlay = Some(address);
     }
 
     /// Makes the tenants' networks on this node what the controller says they are.
     ///
     /// # Errors
-    /// What the kernel refuses; it is tried again when the controller says it again. Cancel-safe.
-    pub async fn follow(&self, overlays: Overlays) -> Result<(), NetworkError> {
-        let mut told = self.told.lock().await;
-        if told.overlays.as_ref() == Some(&overlays) {
-            return Ok(());
-        }
-        told.overlays = Some(overlays);
-        let followed = overlay::follow(&self.links, &told, &self.config.names).await;
-        if followed.is_err() {
-            told.overlays = None;
-        }
-        followed
+    /// The first that the kernel or nft refuses; the rest is done, and the call may be repeated.
+    /// Cancel-safe.
+    pub async fn follow(&self, overlays: &Overlays) -> Result<(), NetworkError> {
+        self.tenancy.lock().await.follow(&self.links, &self.config.names, overlays).await
     }
 
-    /// The bridge that an interface is attached to; a tenant's network is made where it is missing.
-    async fn bridge_of(&self, interface: &Interface) -> Result<String, NetworkError> {
-        let Some(Attachment { vni, mtu }) = interface.overlay else {
-            return Ok(self.config.bridge.clone());
-        };
-        let told = self.told.lock().await;
-        overlay::ensure(&self.links, told.underlay, vni, mtu).await?;
-        Ok(overlay::bridge_name(vni))
+    /// Puts back what somebody else took of rules and resolvers.
+    ///
+    /// # Errors
+    /// What the kernel or nft refuses. Cancel-safe.
+    pub async fn look(&self) -> Result<(), NetworkError> {
+        self.tenancy.lock().await.look(&self.links, &self.config.names).await
+    }
+
+    /// The bridge that an interface is attached to.
+    fn bridge_of(&self, interface: &Interface) -> String {
+        match interface.overlay {
+            Some(Attachment { vni, .. }) => overlay::bridge_name(vni),
+            None => self.config.bridge.clone(),
+        }
     }
 
     /// Where the container's namespace is, or would be.
@@ -186,6 +188,7 @@ impl Network {
         interfaces: &[Interface],
     ) -> Result<PathBuf, NetworkError> {
         let path = Self::path(id);
+        self.tenancy.lock().await.join(&self.links, id, interfaces).await?;
         netns::ensure(&path).await?;
         let inside = Links::inside(&path).await?;
         inside.bring_up("lo").await?;
@@ -208,13 +211,22 @@ impl Network {
                 let mtu = mtu.into();
                 self.links.change(&host_end, "the largest packet of", |link| link.mtu(mtu)).await?;
             }
-            self.bridge_of(interface).await?;
             // Up long before it is attached: carrier takes its time to be believed.
             self.links.bring_up(&host_end).await?;
         }
         // An agent that died in a hand-over leaves it.
         self.unguard(id).await?;
         Ok(path)
+    }
+
+    /// Takes up a container that an agent before this one left here: its rules are what they should
+    /// be, whoever flushed them, and its networks stay. Not here is success.
+    pub async fn resume(
+        &self,
+        id: ContainerId,
+        interfaces: &[Interface],
+    ) -> Result<(), NetworkError> {
+        self.tenancy.lock().await.resume(&self.links, id, interfaces).await
     }
 
     /// Makes the container reachable: drops a guard that was left, attaches it to the bridge,
@@ -242,7 +254,7 @@ impl Network {
     ) -> Result<Port, NetworkError> {
         let mut ends = Vec::new();
         for (ordinal, interface) in interfaces.iter().enumerate() {
-            let bridge = self.bridge_of(interface).await?;
+            let bridge = self.bridge_of(interface);
             ends.push(End {
                 index: self.links.must_index(&naming::host_end(id, ordinal)).await?,
                 bridge: self.links.must_index(&bridge).await?,
@@ -290,7 +302,7 @@ impl Network {
     ) -> Result<Held, NetworkError> {
         let mut lines = Vec::new();
         for (ordinal, interface) in interfaces.iter().enumerate() {
-            let bridge = bridge::seen(&self.links, &self.bridge_of(interface).await?).await?;
+            let bridge = bridge::seen(&self.links, &self.bridge_of(interface)).await?;
             let host_end = naming::host_end(id, ordinal);
             let index = self.links.must_index(&host_end).await?;
             let room = room / interfaces.len();
@@ -317,14 +329,14 @@ impl Network {
     ///
     /// The container's processes must be gone: a namespace lives while one of them does.
     pub async fn remove(&self, id: ContainerId) -> Result<(), NetworkError> {
-        for ordinal in 0..MAX_INTERFACES {
-            let host_end = naming::host_end(id, ordinal);
-            if self.links.index(&host_end).await?.is_some() {
-                rules::forget_link(&host_end).await?;
-            }
-            self.links.delete(&host_end).await?;
+        let host_ends: Vec<_> =
+            (0..MAX_INTERFACES).map(|ordinal| naming::host_end(id, ordinal)).collect();
+        rules::forget_links(&host_ends).await?;
+        for host_end in &host_ends {
+            self.links.delete(host_end).await?;
         }
-        netns::remove(&Self::path(id)).await
+        netns::remove(&Self::path(id)).await?;
+        self.tenancy.lock().await.leave(id).await
     }
 }
 

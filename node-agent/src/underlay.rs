@@ -1,14 +1,15 @@
 //! The node's own end of the tenants' networks: where it sends and takes VXLAN.
 
-use std::net::{IpAddr, ToSocketAddrs as _, UdpSocket};
+use std::net::{IpAddr, SocketAddr, ToSocketAddrs as _, UdpSocket};
 
 use godwit_bus::BrokerUrl;
 use godwit_proto::node::Underlay;
 use godwit_proto::overlay::is_bridge;
 
-/// The end at `wished`; else where the way to the broker begins, or at any address of the node's.
+/// The end at `wished`; else where the way to the broker begins, or, with the broker on this node,
+/// the way to everywhere else.
 ///
-/// `None` where the node has no such address, or none but its loopback's. Looks names up: blocks.
+/// `None` where the node has no such address. Looks names up: blocks.
 pub(crate) fn find(wished: Option<IpAddr>, broker: &BrokerUrl) -> Option<Underlay> {
     let ends: Vec<_> = ends().collect();
     let at = |address: IpAddr| ends.iter().find(|end| end.address == address).copied();
@@ -22,21 +23,27 @@ pub(crate) fn find(wished: Option<IpAddr>, broker: &BrokerUrl) -> Option<Underla
         }
         return found;
     }
-    towards(broker).and_then(at).or_else(|| ends.first().copied())
+    towards_broker(broker).or_else(towards_all).and_then(at)
 }
 
-/// The address under which the node sends to the broker.
-fn towards(broker: &BrokerUrl) -> Option<IpAddr> {
+fn towards_broker(broker: &BrokerUrl) -> Option<IpAddr> {
     let host = broker.host().trim_matches(['[', ']']);
-    let mut all = (host, broker.port()).to_socket_addrs().ok()?;
-    all.find_map(|broker| {
-        let any: IpAddr = if broker.is_ipv4() { [0; 4].into() } else { [0; 16].into() };
-        let socket = UdpSocket::bind((any, 0)).ok()?;
-        // Of a datagram socket it sends nothing, and chooses a way.
-        socket.connect(broker).ok()?;
-        let address = socket.local_addr().ok()?.ip();
-        (!address.is_loopback()).then_some(address)
-    })
+    (host, broker.port()).to_socket_addrs().ok()?.find_map(towards)
+}
+
+/// By the default route: these addresses are nobody's (RFC 5737, RFC 3849).
+fn towards_all() -> Option<IpAddr> {
+    ["192.0.2.1:9", "[2001:db8::1]:9"].iter().filter_map(|it| it.parse().ok()).find_map(towards)
+}
+
+/// The address under which the node sends there, unless it is the loopback's.
+fn towards(there: SocketAddr) -> Option<IpAddr> {
+    let any: IpAddr = if there.is_ipv4() { [0; 4].into() } else { [0; 16].into() };
+    let socket = UdpSocket::bind((any, 0)).ok()?;
+    // Of a datagram socket it sends nothing, and chooses a way.
+    socket.connect(there).ok()?;
+    let address = socket.local_addr().ok()?.ip();
+    (!address.is_loopback()).then_some(address)
 }
 
 /// Every address that others can reach, with what its link takes.

@@ -262,9 +262,9 @@ mod tests {
         assert_eq!(station(1), Ipv4Addr::new(100, 64, 0, 1));
         assert_eq!(station(300), Ipv4Addr::new(100, 64, 1, 44));
         assert!(STATIONS.contains(&station(u32::MAX)), "however many there are");
-        let network: Ipv6Net = "fd00:0:0:7::/64".parse().expect("a network");
-        assert_eq!(station6(network, 9).to_string(), "fd00:0:0:7:8000::9");
-        assert_eq!(resolver(network.into()).to_string(), "fd00:0:0:7::1");
+        let network: Ipv6Net = "fd00:1:2:7::/64".parse().expect("a network");
+        assert_eq!(station6(network, 9).to_string(), "fd00:1:2:7:8000::9");
+        assert_eq!(resolver(network.into()).to_string(), "fd00:1:2:7::1");
         assert!(is_bridge("gn670001") && !is_bridge("gnome") && !is_bridge("br0"));
         assert_eq!(exit("10.128.16.0/20".parse().expect("a network")).to_string(), "10.128.16.2");
     }

@@ -11,7 +11,7 @@ base_mirror=${GODWIT_DEBIAN_MIRROR:-http://deb.debian.org/debian}
 base_packages=(
   podman runc conmon netavark aardvark-dns catatonit
   nftables iptables iproute2 iputils-ping procps psmisc libcap2-bin util-linux
-  busybox-static ca-certificates tar zstd jq less tcpdump mosquitto-clients
+  busybox-static ca-certificates tar zstd jq less tcpdump mosquitto mosquitto-clients
 )
 
 # Sets $base to the folder of the base for the present recipe; builds it if it is

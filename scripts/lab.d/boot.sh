@@ -66,6 +66,9 @@ see() { # bind the folder $1 read-only at $2
 }
 see "$repo" godwit
 see "$repo" "$repo"
+# Where the applications of scripts/lab applications are, beside the hosts' root.
+cache=$(dirname "$(readlink -f "$state/base")")
+see "$cache" "$cache"
 if [[ -n ${CARGO_TARGET_DIR:-} && -d $CARGO_TARGET_DIR && $CARGO_TARGET_DIR != "$repo"/* ]]; then
   see "$CARGO_TARGET_DIR" "$CARGO_TARGET_DIR"
 fi

@@ -29,5 +29,4 @@ fn a_tcp_client_stays_connected_through_moves_and_aborts() {
     scene.runs_once_on(at);
     let seen = dial.hang_up();
     assert_eq!((seen.wrong, &seen.lost), (0, &None), "{seen:?}");
-    assert!(seen.replies > 100, "{seen:?}");
 }

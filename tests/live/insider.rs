@@ -48,6 +48,10 @@ impl<'a> Insider<'a> {
         self.text("/interfaces/0/mac")
     }
 
+    pub(crate) fn runs_on(&self, node: &str) -> bool {
+        self.container["node"] == node
+    }
+
     fn netns(&self) -> String {
         format!("--net=/run/netns/godwit-{}", &self.text("/id")[..8])
     }

@@ -2,6 +2,7 @@
 //! wrong with it. Each test has a lab of its own and ends with the container running
 //! exactly once.
 
+mod applications;
 mod commands;
 mod continuity;
 mod criu;
@@ -14,5 +15,6 @@ mod leftovers;
 mod moves;
 mod networks;
 mod scene;
+mod sessions;
 mod siege;
 mod volumes;

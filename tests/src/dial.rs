@@ -8,7 +8,7 @@ use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use serde::Deserialize;
 
-use crate::Lab;
+use crate::{Lab, eventually};
 
 /// `dial`, running in a host.
 #[derive(Debug)]
@@ -32,7 +32,7 @@ pub struct Dialled {
 }
 
 impl<'a> Dial<'a> {
-    /// Connects to the counter's echo; `log` takes what it says.
+    /// Connects to the counter's echo and awaits its first reply; `log` takes what it says.
     pub fn start(lab: &'a Lab, address: &str, log: PathBuf) -> Self {
         Self::start_at(lab, "client", &[], address, log)
     }
@@ -50,7 +50,16 @@ impl<'a> Dial<'a> {
         let program = program.to_string_lossy();
         let command = [entering, &[&*program, address]].concat();
         let child = lab.spawn(host, &command, &log);
-        Self { child, log, _lab: PhantomData }
+        let dial = Self { child, log, _lab: PhantomData };
+        eventually("the client is answered, or says why not", || {
+            let said = dial.said();
+            if said.ends_with('\n') { Ok(()) } else { Err(said) }
+        });
+        dial
+    }
+
+    fn said(&self) -> String {
+        std::fs::read_to_string(&self.log).unwrap_or_default()
     }
 
     /// Ends it and answers what it saw.
@@ -62,8 +71,8 @@ impl<'a> Dial<'a> {
         let lab = Pid::from_raw(self.child.id().cast_signed());
         kill(lab, Signal::SIGTERM).expect("the client runs, or has said why not");
         let _status = self.child.wait();
-        let said = std::fs::read_to_string(&self.log).unwrap_or_default();
-        match serde_json::from_str(said.trim()) {
+        let said = self.said();
+        match serde_json::from_str(said.lines().last().unwrap_or_default()) {
             Ok(dialled) => dialled,
             Err(error) => panic!("{error}: {said}"),
         }

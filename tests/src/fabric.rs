@@ -106,7 +106,8 @@ impl Fabric {
 
     /// Starts the controller with its embedded broker.
     pub fn start_controller(&self) {
-        let mut command = vec!["--data-dir", "/var/lib/godwit/controller"];
+        // Where nothing else is said, clients and containers are on one layer 2.
+        let mut command = vec!["--data-dir", "/var/lib/godwit/controller", "--network", "direct"];
         match self.door {
             Door::Apart => command.extend(["--broker", "mqtt://127.0.0.1:1883"]),
             Door::Open => {

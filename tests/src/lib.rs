@@ -8,10 +8,12 @@ mod dial;
 mod fabric;
 mod lab;
 mod observer;
+mod talker;
 mod wait;
 
 pub use dial::{Dial, Dialled};
 pub use fabric::{Fabric, Program};
 pub use lab::{Lab, Said, program};
 pub use observer::{Observer, Ticks};
+pub use talker::{Heard, Talked, Talker};
 pub use wait::{eventually, eventually_within};

@@ -2,12 +2,12 @@
 //! alive and knows its content. Whoever moves it can be held to account: a tick
 //! lost, a tick told twice, a page that is not what was last written all show.
 //!
-//!     counter [--memory-mb 64] [--tick-ms 5] [--report ADDRESS:PORT] [--echo PORT]
+//!     counter [--memory-mb 64] [--tick-ms 5] [--report ADDRESS:PORT] [--echo PORT] [--drain PORT]
 //!
 //! Each tick checks one page, writes it anew and, if asked, reports itself by UDP
 //! (to observe.rs; a report that cannot be sent is counted and forgotten). stdout
 //! gets a line a second, and one for each gap over 30 ms between two ticks. With an
-//! echo port it sends back what TCP clients send (dial.rs).
+//! echo port it sends back what TCP clients send (dial.rs), at a drain it throws that away.
 
 use std::io::{Read, Write};
 use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener, TcpStream, UdpSocket};
@@ -26,12 +26,13 @@ struct Config {
     tick: Duration,
     report: Option<SocketAddr>,
     echo: Option<u16>,
+    drain: Option<u16>,
 }
 
 impl Config {
     fn parse(mut arguments: impl Iterator<Item = String>) -> Result<Self, String> {
         let tick = Duration::from_millis(5);
-        let mut config = Self { memory_mb: 64, tick, report: None, echo: None };
+        let mut config = Self { memory_mb: 64, tick, report: None, echo: None, drain: None };
         while let Some(name) = arguments.next() {
             let value = arguments.next().ok_or_else(|| format!("{name} wants a value"))?;
             let wrong = |_| format!("{name} does not take {value:?}");
@@ -44,9 +45,10 @@ impl Config {
                 }
                 "--report" => config.report = Some(value.parse().map_err(|_| wrong(()))?),
                 "--echo" => config.echo = Some(value.parse().map_err(|_| wrong(()))?),
+                "--drain" => config.drain = Some(value.parse().map_err(|_| wrong(()))?),
                 _ => {
                     return Err(format!(
-                        "unknown option {name}; known: --memory-mb, --tick-ms, --report, --echo"
+                        "unknown option {name}; known: --memory-mb, --tick-ms, --report, --echo, --drain"
                     ));
                 }
             }
@@ -133,14 +135,14 @@ fn say(line: std::fmt::Arguments<'_>) {
     let _ = writeln!(std::io::stdout(), "{line}");
 }
 
-/// Sends back what comes, on a thread for each client.
-fn echo(port: u16) -> std::io::Result<()> {
+/// Takes TCP clients, each on a thread of its own.
+fn listen(port: u16, serve: fn(TcpStream) -> std::io::Result<()>) -> std::io::Result<()> {
     // Of both families, where the kernel has both.
     let listener = TcpListener::bind((Ipv6Addr::UNSPECIFIED, port))
         .or_else(|_| TcpListener::bind((Ipv4Addr::UNSPECIFIED, port)))?;
     std::thread::spawn(move || {
         for peer in listener.incoming().flatten() {
-            std::thread::spawn(move || send_back(peer));
+            std::thread::spawn(move || serve(peer));
         }
     });
     Ok(())
@@ -148,7 +150,7 @@ fn echo(port: u16) -> std::io::Result<()> {
 
 fn send_back(mut peer: TcpStream) -> std::io::Result<()> {
     peer.set_nodelay(true)?;
-    let mut bytes = [0; 4096];
+    let mut bytes = [0; 64 << 10];
     loop {
         let read = peer.read(&mut bytes)?;
         if read == 0 {
@@ -158,9 +160,16 @@ fn send_back(mut peer: TcpStream) -> std::io::Result<()> {
     }
 }
 
+fn throw_away(mut peer: TcpStream) -> std::io::Result<()> {
+    let mut bytes = [0; 64 << 10];
+    while peer.read(&mut bytes)? > 0 {}
+    Ok(())
+}
+
 fn run(config: &Config) -> std::io::Result<()> {
     end_on_signals();
-    config.echo.map_or(Ok(()), echo)?;
+    config.echo.map_or(Ok(()), |port| listen(port, send_back))?;
+    config.drain.map_or(Ok(()), |port| listen(port, throw_away))?;
     let mut memory = Memory::new(config.memory_mb);
     let instance = random_instance()?;
     let socket = UdpSocket::bind("0.0.0.0:0")?;

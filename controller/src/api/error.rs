@@ -33,10 +33,15 @@ fn status(code: &str) -> StatusCode {
     match code {
         "bad-request" | "bad-image" | "image-damaged" => StatusCode::BAD_REQUEST,
         "wrong-account" | "wrong-token" => StatusCode::BAD_REQUEST,
+        "invalid-name" | "invalid-port" | "network-twice" | "too-many-networks" => {
+            StatusCode::BAD_REQUEST
+        }
         "sign-in" | "wrong-password" => StatusCode::UNAUTHORIZED,
         "too-many-failures" => StatusCode::TOO_MANY_REQUESTS,
         "unknown-account" | "unknown-container" | "unknown-node" | "unknown-image"
-        | "unknown-migration" | "unknown-volume" | "not-found" => StatusCode::NOT_FOUND,
+        | "unknown-migration" | "unknown-network" | "unknown-volume" | "not-found" => {
+            StatusCode::NOT_FOUND
+        }
         "method-not-allowed" => StatusCode::METHOD_NOT_ALLOWED,
         "shutting-down" | "unavailable" => StatusCode::SERVICE_UNAVAILABLE,
         "node-silent" => StatusCode::GATEWAY_TIMEOUT,

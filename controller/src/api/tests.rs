@@ -6,6 +6,8 @@ use crate::bench::Stand;
 use crate::images::archive::tests::docker_archive;
 use crate::store::ContainerState;
 
+mod networks;
+
 struct Rest {
     stand: Stand,
     base: String,

@@ -116,6 +116,21 @@ const TABLE: &[(&str, Spoil, &[&str], &[&str])] = &[
     ("memory not known", |_, t, _| t.memory_free_bytes = None, &[], &[]),
     ("no disk", |_, t, _| t.disk_free_bytes = Some(0), &["disk-short"], &["disk-short"]),
     (
+        "a link too narrow",
+        |_, t, _| t.underlay = Some(Underlay { address: [10, 0, 0, 2].into(), mtu: 1499 }),
+        &["mtu-short"],
+        &["mtu-short"],
+    ),
+    (
+        "VXLAN over IPv6 takes more",
+        |_, t, _| {
+            t.underlay = Some(Underlay { address: [0xfd00, 0, 0, 0, 0, 0, 0, 2].into(), mtu: 1500 })
+        },
+        &["mtu-short"],
+        &["mtu-short"],
+    ),
+    ("no end of networks", |_, t, _| t.underlay = None, &["no-underlay"], &["no-underlay"]),
+    (
         "disk for the image, not the memory",
         |_, t, _| t.disk_free_bytes = Some(30 << 20),
         &["disk-short"],

@@ -71,11 +71,13 @@ impl Service {
         request: CreateRequest,
     ) -> Result<ContainerView, Refusal> {
         let image = self.find_image(tenant, &request.image).await?;
+        let ports = ports(request.ports.unwrap_or_default())?;
+        // Before the lock: a silent node is waited for.
+        self.nodes_have_them_free(&ports).await?;
         let _creating = self.parts.creating.lock().await;
         let rows = self.store("listing containers", |store| store.containers()).await?;
         let name = free_name(tenant, request.name, &rows)?;
-        let ports = ports(request.ports.unwrap_or_default())?;
-        self.free_ports(tenant, &ports, &rows).await?;
+        self.free_ports(tenant, &ports, &rows)?;
         let wished = request.volumes.unwrap_or_default();
         let (volumes, at) = self.take_volumes(tenant, wished, &rows).await?;
         let node = volumes::place_of(&volumes, at, request.node)?;

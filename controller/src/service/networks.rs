@@ -190,13 +190,16 @@ impl Service {
             ));
         }
         let ranges = self.parts.ranges;
-        let vni = (Vni::FIRST.0..=Vni::LAST.0)
-            .map(Vni)
-            .find(|vni| rows.iter().all(|row| row.vni != *vni))
-            .ok_or_else(|| exhausted(ranges))?;
+        let vni = self.store("numbering a network", |store| store.next_vni()).await?;
+        if vni > Vni::LAST {
+            return Err(exhausted(ranges));
+        }
+        let nodes = self.parts.registry.underlays();
+        let is_nodes =
+            |subnet: &Ipv4Net| nodes.iter().any(|(.., ip)| IpNet::V4(*subnet).contains(ip));
         let subnet = match request.subnet {
-            Some(subnet) => checked(subnet, rows, &self.parts.pool)?,
-            None => next(ranges, rows).ok_or_else(|| exhausted(ranges))?,
+            Some(subnet) => checked(subnet, ranges, rows, is_nodes)?,
+            None => next(ranges, rows, is_nodes).ok_or_else(|| exhausted(ranges))?,
         };
         let mut subnets = vec![IpNet::V4(subnet)];
         if ranges.has_ipv6 {
@@ -261,9 +264,13 @@ fn exhausted(ranges: Ranges) -> Refusal {
 }
 
 /// The lowest network that overlaps with no other.
-fn next(ranges: Ranges, rows: &[NetworkRow]) -> Option<Ipv4Net> {
-    let mut free = ranges.all.subnets(ranges.prefix).ok()?;
-    free.find(|subnet| rows.iter().all(|row| !overlaps(row, *subnet)))
+fn next(
+    ranges: Ranges,
+    rows: &[NetworkRow],
+    is_nodes: impl Fn(&Ipv4Net) -> bool,
+) -> Option<Ipv4Net> {
+    let mut all = ranges.all.subnets(ranges.prefix).ok()?;
+    all.find(|subnet| rows.iter().all(|row| !overlaps(row, *subnet)) && !is_nodes(subnet))
 }
 
 fn overlaps(row: &NetworkRow, subnet: Ipv4Net) -> bool {
@@ -274,15 +281,23 @@ fn overlaps(row: &NetworkRow, subnet: Ipv4Net) -> bool {
 }
 
 /// A wished network, if nodes can tell it from all others.
-fn checked(subnet: Ipv4Net, rows: &[NetworkRow], pool: &super::Pool) -> Result<Ipv4Net, Refusal> {
+fn checked(
+    subnet: Ipv4Net,
+    ranges: Ranges,
+    rows: &[NetworkRow],
+    is_nodes: impl Fn(&Ipv4Net) -> bool,
+) -> Result<Ipv4Net, Refusal> {
     let subnet = subnet.trunc();
-    let why = if !(8..=29).contains(&subnet.prefix_len()) {
-        "is none for containers: from /8 to /29".to_owned()
+    let why = if subnet.prefix_len() > 29 {
+        "holds no containers: make it /29 or larger".to_owned()
+    } else if !ranges.all.contains(&subnet) {
+        // Anything else may be somebody's, and nodes would reach that no more.
+        format!("is not in {}, which the controller has for networks (--networks)", ranges.all)
     } else if let Some(row) = rows.iter().find(|row| overlaps(row, subnet)) {
         // Whose it is, is no other tenant's business.
         format!("overlaps with {}, which is a network already", row.subnets[0])
-    } else if pool.overlaps(subnet) || overlay::STATIONS.contains(&subnet.network()) {
-        "overlaps with addresses that the nodes' own network has, or with 100.64.0.0/10".to_owned()
+    } else if is_nodes(&subnet) {
+        "has addresses of nodes in it".to_owned()
     } else {
         return Ok(subnet);
     };

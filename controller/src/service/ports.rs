@@ -6,7 +6,7 @@ use std::time::Duration;
 use futures_util::future::join_all;
 use godwit_proto::frame::{NodeAnswer, NodeRequest};
 use godwit_proto::id::{NodeId, Tenant};
-use godwit_proto::overlay::Published;
+use godwit_proto::overlay::{Protocol, Published};
 
 use super::{Service, unknown_node};
 use crate::placement::NodeState;
@@ -16,15 +16,21 @@ use crate::store::ContainerRow;
 /// How long nodes may take to say who holds a port; those that are silent are not waited for.
 const ANSWER: Duration = Duration::from_secs(3);
 
+/// What nodes need for containers' networks: names, and VXLAN.
+const OWN: [(Protocol, u16); 3] = [(Protocol::Udp, 53), (Protocol::Tcp, 53), (Protocol::Udp, 4789)];
+
 impl Service {
     /// Refuses ports that somebody has already, by the name of who has it.
-    pub(super) async fn free_ports(
+    pub(super) fn free_ports(
         &self,
         tenant: &Tenant,
         ports: &[Published],
         rows: &[ContainerRow],
     ) -> Result<(), Refusal> {
         for (at, port) in ports.iter().enumerate() {
+            if OWN.contains(&(port.protocol, port.port)) {
+                return Err(taken(port, "the fabric itself, on every node"));
+            }
             for node in &port.nodes {
                 self.parts.registry.facts(node).ok_or_else(|| unknown_node(node.as_str()))?;
             }
@@ -42,10 +48,11 @@ impl Service {
                 }
             }
         }
-        if ports.is_empty() { Ok(()) } else { self.nodes_have_them_free(ports).await }
+        Ok(())
     }
 
-    async fn nodes_have_them_free(&self, ports: &[Published]) -> Result<(), Refusal> {
+    /// Refuses ports that a program of a node holds, by its name. Asks the nodes.
+    pub(super) async fn nodes_have_them_free(&self, ports: &[Published]) -> Result<(), Refusal> {
         let nodes = self.parts.registry.all_facts();
         let asked = nodes.iter().filter(|node| node.state == NodeState::Online).map(|node| {
             let wanted: Vec<_> = ports

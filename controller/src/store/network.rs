@@ -1,5 +1,7 @@
 //! Tenants' networks, and the nodes' numbers in them.
 
+use std::collections::BTreeMap;
+
 use godwit_proto::id::{NodeId, Tenant};
 use godwit_proto::overlay::Vni;
 use ipnet::IpNet;
@@ -34,6 +36,16 @@ impl Store {
     /// [`StoreError::Query`].
     pub fn networks(&self) -> Result<Vec<NetworkRow>, StoreError> {
         self.rows("listing networks", "SELECT * FROM network ORDER BY tenant, name", [], read)
+    }
+
+    /// The number of the next network: none that ever was.
+    ///
+    /// # Errors
+    /// [`StoreError::Query`].
+    pub fn next_vni(&self) -> Result<Vni, StoreError> {
+        let sql = "SELECT seq FROM sqlite_sequence WHERE name = 'network'";
+        let last = self.row("numbering a network", sql, [], |row| row.get::<_, u32>(0))?;
+        Ok(last.map_or(Vni::FIRST, |last| Vni(last + 1)))
     }
 
     /// Adds a network.
@@ -75,20 +87,24 @@ impl Store {
         self.write("deleting a network", "DELETE FROM network WHERE vni = ?1", [vni.0]).map(drop)
     }
 
-    /// The node's number: given at the first time of asking, kept for ever.
+    /// Every node's number: given at the first time of asking, kept for ever.
     ///
     /// # Errors
     /// [`StoreError::Query`].
-    pub fn station(&self, node: &NodeId) -> Result<u32, StoreError> {
-        let find = "SELECT number FROM station WHERE node = ?1";
-        let number = |row: &Row<'_>| row.get(0);
-        if let Some(number) = self.row("reading a node's number", find, [node.as_str()], number)? {
-            return Ok(number);
+    pub fn stations(&self, nodes: &[NodeId]) -> Result<BTreeMap<NodeId, u32>, StoreError> {
+        let all = "SELECT number, node FROM station";
+        let read = |row: &Row<'_>| Ok((convert::text(row, "node")?, row.get("number")?));
+        let known: BTreeMap<_, _> =
+            self.rows("reading nodes' numbers", all, [], read)?.into_iter().collect();
+        let mut is_new = nodes.iter().filter(|node| !known.contains_key(*node)).peekable();
+        if is_new.peek().is_none() {
+            return Ok(known);
         }
-        let add = "INSERT INTO station (node) VALUES (?1) ON CONFLICT (node) DO NOTHING";
-        self.write("numbering a node", add, [node.as_str()])?;
-        self.row("reading a node's number", find, [node.as_str()], number)?
-            .ok_or(StoreError::Missing { what: "a node's number" })
+        for node in is_new {
+            let add = "INSERT INTO station (node) VALUES (?1) ON CONFLICT (node) DO NOTHING";
+            self.write("numbering a node", add, [node.as_str()])?;
+        }
+        Ok(self.rows("reading nodes' numbers", all, [], read)?.into_iter().collect())
     }
 }
 

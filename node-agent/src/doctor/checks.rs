@@ -4,7 +4,7 @@ use std::fs;
 use std::path::Path;
 use std::process::{Command, Stdio};
 
-use super::{Finding, Versions};
+use super::{Finding, Versions, networks};
 use crate::engine::EngineConfig;
 use crate::engine::cgroup::Hierarchy;
 
@@ -37,7 +37,7 @@ fn named(name: &str, version: String) -> String {
 
 /// Every check but the probe, in the order in which they should be mended.
 pub(super) fn all(config: &EngineConfig, versions: &Versions, bridge_name: &str) -> Vec<Finding> {
-    vec![
+    let mut findings = vec![
         privileges(),
         program("podman", &versions.engine, &[4, 3], "apt install podman"),
         // Always runc: a restore by crun fails with -52 and litters the host's control groups.
@@ -48,10 +48,12 @@ pub(super) fn all(config: &EngineConfig, versions: &Versions, bridge_name: &str)
         freezer(&config.cgroup),
         loopback(),
         bridge(bridge_name),
-    ]
+    ];
+    findings.extend(networks::all());
+    findings
 }
 
-fn fit(check: &str, message: impl Into<String>) -> Finding {
+pub(super) fn fit(check: &str, message: impl Into<String>) -> Finding {
     Finding {
         check: check.into(),
         ok: true,
@@ -61,7 +63,7 @@ fn fit(check: &str, message: impl Into<String>) -> Finding {
     }
 }
 
-fn unfit(check: &str, message: impl Into<String>, remedy: impl Into<String>) -> Finding {
+pub(super) fn unfit(check: &str, message: impl Into<String>, remedy: impl Into<String>) -> Finding {
     Finding {
         check: check.into(),
         ok: false,

@@ -5,6 +5,8 @@
 //! over the first before CRIU restores: [`Before`] is taken ahead of the tar, so a change
 //! can be in both, never in neither.
 //!
+//! So does what podman's tar lacks ([`image`]): it counts as changed later.
+//!
 //! What changed is found in overlay's upper directory ([`changes`]); what it looks like now is
 //! read through the merged root, and put there again at the other end: neither whiteouts nor
 //! opaque directories travel. Whatever is not there any more, or is not a directory, is
@@ -12,6 +14,7 @@
 
 mod below;
 mod changes;
+mod image;
 #[cfg(test)]
 mod tests;
 
@@ -23,7 +26,8 @@ use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 
 use below::is_absent;
-use changes::{Changes, Entries, Stamp, scan};
+use changes::{Changes, Entries, scan};
+pub(super) use image::Image;
 
 /// What is removed first, one path a record, each ended by a NUL.
 pub(super) const GONE: &str = "late-gone";
@@ -57,16 +61,18 @@ pub(super) struct Frozen {
 impl Before {
     /// Looks at the upper directory and the log. What is `mapped` to be written by memory, below
     /// the root, counts as changed later whatever it looks like: a page that is dirty by now takes
-    /// more writes without any sign of it. Blocks.
+    /// more writes without any sign of it. So does what the `image` has too. Blocks.
     pub(super) fn look(
         upper: &Path,
+        image: &Image,
         shm: &Path,
         log: &Path,
         mapped: &BTreeSet<PathBuf>,
     ) -> io::Result<Self> {
         let mut entries = changes::look(upper)?;
-        let is_mapped = |(path, _): &(&PathBuf, &mut Stamp)| mapped.contains(*path);
-        entries.iter_mut().filter(is_mapped).for_each(|(_, stamp)| stamp.is_unsure = true);
+        for (path, stamp) in &mut entries {
+            stamp.is_unsure |= mapped.contains(path) || image.has(path);
+        }
         let has_shm = !scan(shm)?.is_empty();
         Ok(Self { entries, has_shm, log_bytes: log_bytes(log)? })
     }

@@ -11,7 +11,7 @@ use std::process::Stdio;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use bollard::Docker;
-use godwit_proto::container::{ContainerSpec, Execution, Mode};
+use godwit_proto::container::{ContainerSpec, Mode};
 use godwit_proto::id::{ContainerId, ImageId};
 use hyper::Method;
 use serde::Deserialize;
@@ -218,19 +218,7 @@ impl Engine for Podman {
         self.make(spec, netns).await
     }
     async fn start(&self, spec: &ContainerSpec) -> Result<(), EngineError> {
-        // It may have ended while it was armed.
-        self.disarm_source(spec.id, spec.name.as_str()).await?;
-        let stored = self.must_find(spec, "starting")?;
-        if self.execution(&stored)? == Execution::Absent {
-            // Of a move that it did not live to see: what runs anew is neither gated nor frozen.
-            self.unmark(spec.id)?;
-            self.unmark_frozen(&stored.podman_id)?;
-        }
-        let path = format!("containers/{}/start", spec.engine_name());
-        let answer = self.libpod.call(Method::POST, &path).await?;
-        answer
-            .map(drop)
-            .map_err(|refusal| refusal.into_error(format!("starting container {}", spec.name)))
+        self.begin(spec).await
     }
 
     async fn stop(&self, spec: &ContainerSpec, grace_seconds: u32) -> Result<(), EngineError> {

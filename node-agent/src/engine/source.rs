@@ -13,7 +13,9 @@ use futures_util::TryStreamExt;
 use godwit_proto::container::{ContainerSpec, Execution, Mode};
 
 use super::containers::Stored;
+use super::late::Image;
 use super::podman::Podman;
+use super::source_armed::failed;
 use super::{EngineError, cold, dumper, mounts, removal};
 
 /// How long the kernel may take to freeze or thaw every task.
@@ -56,6 +58,7 @@ impl Podman {
         if self.execution(&stored)? != Execution::Frozen {
             return Err(wrong(spec, "checkpointing", "it is not frozen"));
         }
+        self.refuse_what_podman_leaves_out(spec, &stored)?;
         self.clear_dump(&stored)?;
         let what = || format!("checkpointing container {}", spec.name);
         let path = format!(
@@ -87,6 +90,26 @@ impl Podman {
             ));
         }
         self.clear_dump(&stored)
+    }
+
+    /// A checkpoint of podman's without some of the container's files is none.
+    fn refuse_what_podman_leaves_out(
+        &self,
+        spec: &ContainerSpec,
+        stored: &Stored,
+    ) -> Result<(), EngineError> {
+        let (layer, upper) = (stored.layer_dir(&self.graphroot), self.upper(stored));
+        let left_out = Image::below(&layer).and_then(|image| image.left_out(&upper));
+        match &left_out.map_err(failed("reading", &upper))?[..] {
+            [] => Ok(()),
+            [first, rest @ ..] => {
+                let (first, more) = (first.display(), rest.len());
+                let why = format!(
+                    "podman loses what it changed of its image (/{first} and {more} more); only an armed or a cold move takes it along"
+                );
+                Err(wrong(spec, "checkpointing", &why))
+            }
+        }
     }
 
     pub(super) async fn thaw_source(

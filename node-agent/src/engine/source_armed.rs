@@ -31,7 +31,7 @@ use tokio::sync::Mutex;
 use super::EngineError;
 use super::containers::Stored;
 use super::dumper::DUMP;
-use super::late::{Before, Frozen};
+use super::late::{Before, Frozen, Image};
 use super::podman::Podman;
 use super::source::{with_cause, wrong};
 use crate::criu::gate::{Attended, GateError};
@@ -85,8 +85,10 @@ impl Podman {
         }
         let (upper, shm) = (self.upper(&stored), self.shm(&stored));
         let (log, cgroup) = (self.log(&stored), self.cgroup(&stored));
+        let layer = stored.layer_dir(&self.graphroot);
         let before = self.threads.run(spec.id, "reading the container's files", move || {
-            Before::look(&upper, &shm, &log, &mapped_for_writing(&cgroup.processes()?))
+            let (image, mapped) = (Image::below(&layer)?, mapped_for_writing(&cgroup.processes()?));
+            Before::look(&upper, &image, &shm, &log, &mapped)
         });
         let before = before.await?;
         self.write_metadata(spec, &stored, images, metadata).await?;

@@ -16,12 +16,13 @@ use rtnetlink::packet_route::{AddressFamily, RouteNetlinkMessage};
 
 use super::NetworkError;
 use super::link::{Links, failed};
+use super::overlay::tunnel_name;
 
 /// Where broadcasts go, and what nobody is known to have.
 const EVERYBODY: [u8; 6] = [0; 6];
 
 /// The entries of a link: hardware addresses, and the nodes that frames for them are sent to.
-type Entries = BTreeMap<[u8; 6], BTreeSet<IpAddr>>;
+pub(super) type Entries = BTreeMap<[u8; 6], BTreeSet<IpAddr>>;
 
 /// What must be changed.
 #[derive(Debug, Default, PartialEq, Eq)]
@@ -67,14 +68,17 @@ fn changes(network: &Overlay, found: &Entries) -> Changes {
 }
 
 impl Links {
-    /// Sends a network's frames where its containers are and its broadcasts where its nodes are.
+    /// Sends a network's frames where its containers are and its broadcasts where its nodes are;
+    /// `entries` are [those](Self::entries) that the links have.
     pub(super) async fn forward(
         &self,
-        tunnel: &str,
         network: &Overlay,
+        entries: &BTreeMap<u32, Entries>,
     ) -> Result<(), NetworkError> {
+        let tunnel = &tunnel_name(network.vni);
         let index = self.must_index(tunnel).await?;
-        let changes = changes(network, &self.entries(tunnel, index).await?);
+        let none = Entries::new();
+        let changes = changes(network, entries.get(&index).unwrap_or(&none));
         for (mac, node) in changes.gone {
             let gone = self.handle.neighbours().del(entry(index, mac, node)).execute().await;
             match gone {
@@ -92,16 +96,13 @@ impl Links {
         Ok(())
     }
 
-    async fn entries(&self, tunnel: &str, index: u32) -> Result<Entries, NetworkError> {
-        let mut entries = Entries::new();
+    /// Every link's entries, by the link's index.
+    pub(super) async fn entries(&self) -> Result<BTreeMap<u32, Entries>, NetworkError> {
+        let what = || failed("reading who is behind tunnels".to_owned());
+        let mut entries = BTreeMap::<u32, Entries>::new();
         let all = self.handle.neighbours().get().set_address_family(AddressFamily::Bridge);
         let mut all = all.execute();
-        while let Some(found) =
-            all.try_next().await.map_err(failed(format!("reading who is behind {tunnel}")))?
-        {
-            if found.header.ifindex != index {
-                continue;
-            }
+        while let Some(found) = all.try_next().await.map_err(what())? {
             let mac = found.attributes.iter().find_map(|attribute| match attribute {
                 NeighbourAttribute::LinkLayerAddress(mac) => <[u8; 6]>::try_from(&mac[..]).ok(),
                 _ => None,
@@ -111,7 +112,8 @@ impl Links {
                 _ => None,
             });
             if let (Some(mac), Some(node)) = (mac, node) {
-                entries.entry(mac).or_default().insert(node);
+                let of_link = entries.entry(found.header.ifindex).or_default();
+                of_link.entry(mac).or_default().insert(node);
             }
         }
         Ok(entries)

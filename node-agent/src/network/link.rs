@@ -18,6 +18,9 @@ use rtnetlink::{Handle, LinkMessageBuilder, LinkUnspec, LinkVeth, RouteMessageBu
 
 use super::{NetworkError, netns};
 
+/// The loopback's index in every namespace.
+pub(super) const LOOPBACK: u32 = 1;
+
 /// A netlink socket of one namespace: it acts there, whoever uses it from where.
 #[derive(Clone)]
 pub(super) struct Links {

@@ -16,36 +16,30 @@ mod forwarding;
 use std::fs;
 use std::io;
 use std::net::IpAddr;
-use std::path::Path;
 
-use godwit_proto::overlay::{self, BRIDGE, Overlay, Overlays, Vni};
+use godwit_proto::overlay::{self, BRIDGE, Overlay, Vni};
 use ipnet::IpNet;
-use rtnetlink::packet_route::link::{LinkAttribute, LinkMessage};
+use rtnetlink::packet_route::link::{
+    InfoData, InfoKind, InfoVxlan, LinkAttribute, LinkInfo, LinkMessage,
+};
 use rtnetlink::{LinkBridge, LinkVxlan};
 
 use super::link::Links;
-use super::{NetworkError, announce, bridge, names, rules};
+use super::{NetworkError, announce, bridge, rules};
+
+pub(super) use forwarding::{Borrowed, allow, give_back};
 
 /// VXLAN's port (RFC 7348).
 pub(super) const PORT: u16 = 4789;
 /// What VXLAN links' names begin with, as bridges' do with [`BRIDGE`].
 const TUNNEL: &str = "gx";
 
-/// What this node was told of the tenants' networks.
-#[derive(Debug, Default)]
-pub(super) struct Told {
-    /// The node's end of them all.
-    pub(super) underlay: Option<IpAddr>,
-    /// Nothing yet, since the agent started.
-    pub(super) overlays: Option<Overlays>,
-}
-
 /// The network's bridge.
 pub(super) fn bridge_name(vni: Vni) -> String {
     format!("{BRIDGE}{:x}", vni.0)
 }
 
-fn tunnel_name(vni: Vni) -> String {
+pub(super) fn tunnel_name(vni: Vni) -> String {
     format!("{TUNNEL}{:x}", vni.0)
 }
 
@@ -69,8 +63,9 @@ pub(super) async fn ensure(
     bridge::ensure(links, &bridge).await?;
     let found = links.get(&tunnel).await?;
     if found.as_ref().is_some_and(|link| !is_from(link, underlay)) {
-        // The node's address is another since.
+        // The node's address is another since; whoever has the old one now has its bridges' as well.
         links.delete(&tunnel).await?;
+        links.change(&bridge, "readdressing", |link| link.address(hardware(underlay))).await?;
     }
     if links.get(&tunnel).await?.is_none() {
         let link = LinkVxlan::new(&tunnel, vni.0).port(PORT).learning(true).ageing(0);
@@ -80,38 +75,17 @@ pub(super) async fn ensure(
         };
         links.add(link.mtu(mtu.into()).build(), &tunnel).await?;
         silence(&tunnel);
-        rules::keep_resolver_here(&tunnel, &[]).await?;
     }
     let index = links.must_index(&bridge).await?;
     links.change(&tunnel, "joining", |link| link.controller(index).mtu(mtu.into()).up()).await
 }
 
-/// Makes the node's networks what it was told: links, who is where, its addresses and rules.
-pub(super) async fn follow(links: &Links, told: &Told, names: &Path) -> Result<(), NetworkError> {
-    let Some(overlays) = &told.overlays else { return Ok(()) };
-    for network in &overlays.networks {
-        ensure(links, told.underlay, network.vni, network.mtu).await?;
-        let tunnel = tunnel_name(network.vni);
-        links.forward(&tunnel, network).await?;
-        let resolvers: Vec<_> =
-            network.subnets.iter().map(|subnet| overlay::resolver(*subnet)).collect();
-        rules::keep_resolver_here(&tunnel, &resolvers).await?;
-        settle(links, overlays.number, network).await?;
-    }
-    forget(links, overlays).await?;
-    if overlays.networks.is_empty() && overlays.ports.is_empty() {
-        rules::forget_node().await?;
-        forwarding::give_back()?;
-    } else {
-        let is_router = !overlays.ports.is_empty() || overlays.networks.iter().any(|it| it.is_exit);
-        let borrowed = if is_router { forwarding::allow()? } else { forwarding::is_ours() };
-        rules::of_node(overlays, borrowed).await?;
-    }
-    names::answer(names, overlays).await
-}
-
 /// Gives the node its addresses in a network, and takes the exit's where it is another's.
-async fn settle(links: &Links, number: u32, network: &Overlay) -> Result<(), NetworkError> {
+pub(super) async fn settle(
+    links: &Links,
+    number: u32,
+    network: &Overlay,
+) -> Result<(), NetworkError> {
     let bridge = bridge_name(network.vni);
     let mut exits = Vec::new();
     for subnet in &network.subnets {
@@ -138,22 +112,34 @@ async fn settle(links: &Links, number: u32, network: &Overlay) -> Result<(), Net
     announce::at(links, &bridge, &exits).await
 }
 
-/// Removes the networks that the node takes part in no more and that nothing here is attached to.
-async fn forget(links: &Links, overlays: &Overlays) -> Result<(), NetworkError> {
+/// The node's bridges but those of networks.
+pub(super) async fn other_bridges(links: &Links) -> Result<Vec<String>, NetworkError> {
+    let is_bridge = |link: &&LinkMessage| {
+        let mut infos = link.attributes.iter().filter_map(|attribute| match attribute {
+            LinkAttribute::LinkInfo(infos) => Some(infos),
+            _ => None,
+        });
+        infos.any(|infos| infos.contains(&LinkInfo::Kind(InfoKind::Bridge)))
+    };
+    let all = links.all().await?;
+    let names = all.iter().filter(is_bridge).map(|link| name(link).to_owned());
+    Ok(names.filter(|name| !overlay::is_bridge(name)).collect())
+}
+
+/// Removes the networks that are not kept and that nothing here is attached to.
+pub(super) async fn forget(
+    links: &Links,
+    is_kept: impl Fn(Vni) -> bool,
+) -> Result<(), NetworkError> {
     let all = links.all().await?;
     for link in &all {
-        let name = name(link);
-        let Some(vni) = name.strip_prefix(BRIDGE).and_then(|hex| u32::from_str_radix(hex, 16).ok())
-        else {
-            continue;
-        };
-        let vni = Vni(vni);
-        let is_told = overlays.networks.iter().any(|network| network.vni == vni);
+        let vni = name(link).strip_prefix(BRIDGE).and_then(|hex| u32::from_str_radix(hex, 16).ok());
+        let Some(vni) = vni.map(Vni).filter(|vni| !is_kept(*vni)) else { continue };
         let is_used = all.iter().any(|port| {
-            controller(port) == Some(link.header.index) && self::name(port) != tunnel_name(vni)
+            controller(port) == Some(link.header.index) && name(port) != tunnel_name(vni)
         });
-        if !is_told && !is_used {
-            rules::forget_link(&tunnel_name(vni)).await?;
+        if !is_used {
+            rules::forget_links(&[tunnel_name(vni)]).await?;
             links.delete(&tunnel_name(vni)).await?;
             links.delete(&bridge_name(vni)).await?;
         }
@@ -175,7 +161,6 @@ fn hardware(underlay: IpAddr) -> Vec<u8> {
 }
 
 fn is_from(link: &LinkMessage, underlay: IpAddr) -> bool {
-    use rtnetlink::packet_route::link::{InfoData, InfoVxlan, LinkInfo};
     let infos = link.attributes.iter().filter_map(|attribute| match attribute {
         LinkAttribute::LinkInfo(infos) => Some(infos),
         _ => None,

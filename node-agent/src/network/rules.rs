@@ -8,13 +8,19 @@ mod node;
 use std::fmt::Write as _;
 use std::net::{IpAddr, Ipv6Addr};
 use std::process::Stdio;
+use std::time::Duration;
 
 use godwit_proto::container::Interface;
-use godwit_proto::overlay::Overlays;
+use godwit_proto::overlay::{self, Overlay, Overlays};
+use ipnet::IpNet;
 use tokio::io::AsyncWriteExt as _;
 use tokio::process::Command;
 
 use super::NetworkError;
+use super::overlay::{Borrowed, tunnel_name};
+
+/// How long nft may take.
+const PATIENCE: Duration = Duration::from_secs(10);
 
 /// Has a container's port take nothing but what the container may send: frames from its own
 /// hardware address, and under its own addresses.
@@ -22,9 +28,18 @@ pub(super) async fn of_port(host_end: &str, interface: &Interface) -> Result<(),
     load(&port(host_end, interface)).await
 }
 
-/// Forgets the rules of a port or a tunnel; without any is success.
-pub(super) async fn forget_link(link: &str) -> Result<(), NetworkError> {
-    load(&gone("netdev", link)).await
+/// Forgets the rules of ports or tunnels; without any is success.
+pub(super) async fn forget_links(links: &[String]) -> Result<(), NetworkError> {
+    load(&links.iter().map(|link| gone("netdev", link)).collect::<String>()).await
+}
+
+/// True while the node has the rules that it was given last: whoever flushes rules, flushes all.
+pub(super) async fn are_there() -> Result<bool, NetworkError> {
+    match load(&format!("list table inet {}\n", node::TABLE)).await {
+        Ok(()) => Ok(true),
+        Err(NetworkError::Rules { .. }) => Ok(false),
+        Err(error) => Err(error),
+    }
 }
 
 /// Forgets the rules of the node; without any is success.
@@ -32,38 +47,38 @@ pub(super) async fn forget_node() -> Result<(), NetworkError> {
     load(&gone("inet", node::TABLE)).await
 }
 
-/// Has the node take VXLAN from nodes alone, answer its containers, be an entry and an exit.
+/// The rules by which the node takes VXLAN from nodes alone, answers its containers, and is an entry
+/// and an exit; to be [loaded](load) before any of that is there.
 ///
-/// `borrowed` says that packets are passed on for our sake alone.
-pub(super) async fn of_node(overlays: &Overlays, borrowed: bool) -> Result<(), NetworkError> {
-    load(&node::rules(overlays, borrowed)).await
+/// `bridges` are the node's other bridges.
+pub(super) fn of_node(overlays: &Overlays, bridges: &[String], borrowed: Borrowed) -> String {
+    node::rules(overlays, bridges, borrowed)
 }
 
-/// Lets nobody behind the tunnel see the resolver's address, which every node has.
-pub(super) async fn keep_resolver_here(
-    tunnel: &str,
-    resolvers: &[IpAddr],
-) -> Result<(), NetworkError> {
-    let mut rules = String::new();
-    for resolver in resolvers {
-        let rule = match resolver {
-            IpAddr::V4(ip) => format!("arp saddr ip {ip} drop\narp daddr ip {ip} drop\n"),
-            IpAddr::V6(ip) => format!(
-                "icmpv6 type {{ nd-neighbor-solicit, nd-neighbor-advert }} {} drop\n",
-                target_is("==", &[*ip])
-            ),
-        };
-        rules.push_str(&rule);
-    }
+/// The rules by which the node keeps resolvers' addresses to itself; the tunnels must be there.
+pub(super) fn of_tunnels<'a>(networks: impl Iterator<Item = &'a Overlay>) -> String {
+    networks.map(|network| resolver_stays(&tunnel_name(network.vni), &network.subnets)).collect()
+}
+
+/// Lets nobody behind the tunnel see the resolvers' addresses, which every node has.
+fn resolver_stays(tunnel: &str, subnets: &[IpNet]) -> String {
+    let rules = subnets.iter().map(|subnet| match overlay::resolver(*subnet) {
+        IpAddr::V4(ip) => format!("arp saddr ip {ip} drop\narp daddr ip {ip} drop\n"),
+        IpAddr::V6(ip) => format!(
+            "icmpv6 type {{ nd-neighbor-solicit, nd-neighbor-advert }} {} drop\n",
+            target_is("==", &[ip])
+        ),
+    });
+    let rules: String = rules.collect();
     let chain = format!(
         "chain out {{ type filter hook egress device \"{tunnel}\" priority 0; policy accept;\n{rules}}}"
     );
-    load(&anew("netdev", tunnel, &chain)).await
+    anew("netdev", tunnel, &chain)
 }
 
 fn port(host_end: &str, interface: &Interface) -> String {
     let mac = shown_mac(interface.mac);
-    let ips = interface.addresses.iter().map(ipnet::IpNet::addr);
+    let ips = interface.addresses.iter().map(IpNet::addr);
     let (four, mut six) = (listed(ips.clone().filter(IpAddr::is_ipv4)), Vec::new());
     six.extend(ips.filter_map(|ip| match ip {
         IpAddr::V6(ip) => Some(ip),
@@ -127,7 +142,8 @@ fn gone(family: &str, table: &str) -> String {
     format!("table {family} {table}\ndelete table {family} {table}\n")
 }
 
-async fn load(rules: &str) -> Result<(), NetworkError> {
+/// Has nft carry them out, all or none.
+pub(super) async fn load(rules: &str) -> Result<(), NetworkError> {
     let failed = |source| NetworkError::Io {
         what: "running nft (is the package nftables installed?)".into(),
         source,
@@ -143,7 +159,8 @@ async fn load(rules: &str) -> Result<(), NetworkError> {
     if let Some(mut stdin) = nft.stdin.take() {
         stdin.write_all(rules.as_bytes()).await.map_err(failed)?;
     }
-    let ended = nft.wait_with_output().await.map_err(failed)?;
+    let ended = tokio::time::timeout(PATIENCE, nft.wait_with_output()).await;
+    let ended = ended.map_err(|late| failed(late.into()))?.map_err(failed)?;
     if ended.status.success() {
         return Ok(());
     }

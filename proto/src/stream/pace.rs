@@ -9,27 +9,41 @@ use crate::stream::frame::MAX_CHUNK_BYTES;
 /// The largest window: a quarter of the broker's ring (4 MiB × 8).
 pub const MAX_WINDOW_BYTES: u64 = 8 << 20;
 /// The smallest window, for links so slow that more would only stand in queues.
-pub const MIN_WINDOW_BYTES: u64 = 64 << 10;
-/// The window while nothing is known of the link.
-pub const FIRST_WINDOW_BYTES: u64 = 512 << 10;
-/// How long bulk data may stand in queues: small messages wait behind it.
-pub const QUEUE_TIME: Duration = Duration::from_millis(100);
+pub const MIN_WINDOW_BYTES: u64 = 16 << 10;
+/// The window while nothing is known of the link; what arrives meanwhile is added.
+pub const FIRST_WINDOW_BYTES: u64 = 64 << 10;
+/// How long bulk data may stand in a narrow link's queues: small messages wait behind it.
+pub const QUEUE_TIME: Duration = Duration::from_millis(15);
+/// The same of a wide link. There it is the nodes' processors that have bulk wait, for longer
+/// than [`QUEUE_TIME`] when they are busy, and a window of less would leave the link idle.
+pub const WIDE_QUEUE_TIME: Duration = Duration::from_millis(100);
+/// Bytes a second on the wire from which on a link counts as wide.
+pub const WIDE: u64 = 32 << 20;
 /// How long one chunk may occupy the link.
 pub const CHUNK_TIME: Duration = Duration::from_millis(10);
 /// The smallest chunk: below it the headers weigh too much.
 pub const MIN_CHUNK_BYTES: u32 = 4 << 10;
 /// The chunk while nothing is known of the link.
-pub const FIRST_CHUNK_BYTES: u32 = 64 << 10;
+pub const FIRST_CHUNK_BYTES: u32 = 16 << 10;
 
-/// The window for a stream that stores `rate` bytes a second, `None` while unknown.
+/// The window for a stream of which `arrived` bytes came, `rate` a second if that is known yet, over
+/// a link that has carried `peak` bytes a second.
 ///
-/// A window of one round trip and [`QUEUE_TIME`] grows as long as the link takes more,
+/// A window of one round trip and the time in queues grows as long as the link takes more,
 /// and stops where queues would begin to.
-pub fn window_bytes(rate: Option<u64>, round_trip: Duration, cap_bytes: u64) -> u64 {
+pub fn window_bytes(
+    arrived: u64,
+    rate: Option<u64>,
+    peak: u64,
+    round_trip: Duration,
+    cap_bytes: u64,
+) -> u64 {
+    let queue_time = if peak < WIDE { QUEUE_TIME } else { WIDE_QUEUE_TIME };
     let fit = match rate {
-        None => FIRST_WINDOW_BYTES,
+        None => FIRST_WINDOW_BYTES.saturating_add(arrived),
         Some(rate) => {
-            let time = round_trip.min(Duration::from_secs(1)) + QUEUE_TIME;
+            // A quarter of the window may not be asked for yet: it is not worth a want.
+            let time = round_trip.min(Duration::from_secs(1)) * 4 / 3 + queue_time;
             (rate as f64 * time.as_secs_f64()) as u64
         }
     };
@@ -48,17 +62,23 @@ pub fn chunk_bytes(rate: Option<u64>) -> u32 {
     }
 }
 
+/// How slowly a peak is forgotten.
+const PEAK_SECONDS: f64 = 2.0;
+
 /// A rate of arrival, smoothed over a few samples.
 #[derive(Debug, Clone, Default)]
 pub struct Rate {
     since: Option<Duration>,
     bytes: u64,
     per_second: Option<f64>,
+    peak: f64,
+    total: u64,
 }
 
 impl Rate {
     /// Counts bytes that arrived at `now`.
     pub fn add(&mut self, now: Duration, bytes: u64) {
+        self.total += bytes;
         let Some(since) = self.since else {
             // The first arrival after a pause tells when, not how fast.
             self.since = Some(now);
@@ -66,12 +86,15 @@ impl Rate {
         };
         self.bytes += bytes;
         let elapsed = now.saturating_sub(since).as_secs_f64();
-        if elapsed >= 0.02 || (elapsed >= 0.002 && self.bytes >= 256 << 10) {
+        let is_enough = |seconds, bytes| elapsed >= seconds && self.bytes >= bytes;
+        if is_enough(0.02, 0) || is_enough(0.005, 64 << 10) || is_enough(0.002, 256 << 10) {
             let sample = self.bytes as f64 / elapsed;
             let old = self.per_second.unwrap_or(sample);
             // A sample weighs more the longer it took, so that bursts do not mislead.
             let weight = (elapsed * 4.0).clamp(0.125, 0.5);
-            self.per_second = Some(old + (sample - old) * weight);
+            let smoothed = old + (sample - old) * weight;
+            self.per_second = Some(smoothed);
+            self.peak = smoothed.max(self.peak * (elapsed / -PEAK_SECONDS).exp());
             (self.since, self.bytes) = (Some(now), 0);
         }
     }
@@ -82,6 +105,17 @@ impl Rate {
     /// Bytes per second, once there was a sample.
     pub fn per_second(&self) -> Option<u64> {
         self.per_second.map(|rate| rate as u64)
+    }
+    /// All bytes that were counted.
+    pub fn total(&self) -> u64 {
+        self.total
+    }
+    /// The best rate of the last seconds, in bytes per second; 0 before the first.
+    ///
+    /// A rate that a window limits says little of the link: whoever sizes the next window by
+    /// that alone makes it smaller each time.
+    pub fn peak(&self) -> u64 {
+        self.peak as u64
     }
 }
 
@@ -137,11 +171,12 @@ mod tests {
 
     #[test]
     fn a_window_grows_with_the_link_between_its_bounds() {
-        let window = |rate| window_bytes(Some(rate), 2 * MS, MAX_WINDOW_BYTES);
+        let window = |rate| window_bytes(0, Some(rate), rate, 2 * MS, MAX_WINDOW_BYTES);
         assert_eq!(window(1_000), MIN_WINDOW_BYTES);
-        assert!((1_000_000..1_050_000).contains(&window(10_000_000)));
+        assert!((170_000..180_000).contains(&window(10_000_000)));
+        assert!((5_000_000..5_200_000).contains(&window(50_000_000)));
         assert_eq!(window(1_000_000_000), MAX_WINDOW_BYTES);
-        assert_eq!(window_bytes(Some(1_000_000_000), 2 * MS, 1 << 20), 1 << 20);
+        assert_eq!(window_bytes(0, Some(1_000_000_000), WIDE, 2 * MS, 1 << 20), 1 << 20);
     }
 
     #[test]

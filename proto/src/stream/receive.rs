@@ -233,7 +233,9 @@ impl Receiver {
             self.asked.give_up(Span::new(0, u64::MAX));
         }
         let window = window_bytes(
-            self.rate.per_second(),
+            self.rate.total(),
+            self.wanted_rate(),
+            self.wire_rate.peak(),
             self.round_trip.unwrap_or_default(),
             self.window_cap,
         );
@@ -299,6 +301,13 @@ impl Receiver {
     /// Bytes of the stream per second, once measured.
     pub fn rate(&self) -> Option<u64> {
         self.rate.per_second()
+    }
+
+    /// What the link could store a second at its best, of what now comes: bytes that shrink by
+    /// half are stored twice as fast as they travel.
+    fn wanted_rate(&self) -> Option<u64> {
+        let (rate, wire) = (self.rate.per_second()?, self.wire_rate.per_second()?);
+        Some((rate as f64 * self.wire_rate.peak() as f64 / wire.max(1) as f64) as u64)
     }
 
     fn end(&self) -> u64 {

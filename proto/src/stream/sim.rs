@@ -55,6 +55,8 @@ struct World {
     acknowledged: RangeSet,
     sent_bytes: u64,
     wants: u64,
+    /// The most that was asked for at a time, once the link was known.
+    most_asked_bytes: u64,
 }
 
 fn stream() -> StreamId {
@@ -100,6 +102,7 @@ impl World {
             in_memory: BTreeMap::new(),
             sent_bytes: 0,
             wants: 0,
+            most_asked_bytes: 0,
             weather,
         };
         for at in world.weather.receiver_restarts.clone() {
@@ -160,7 +163,11 @@ impl World {
     fn hear(&mut self, want: Want) {
         self.wants += 1;
         assert!(want.missing.len() <= MAX_MISSING);
-        assert!(want.missing.iter().map(|m| m.span.len()).sum::<u64>() <= MAX_WINDOW_BYTES);
+        let asked_bytes = want.missing.iter().map(|m| m.span.len()).sum::<u64>();
+        assert!(asked_bytes <= MAX_WINDOW_BYTES);
+        if self.now > Duration::from_millis(500) {
+            self.most_asked_bytes = self.most_asked_bytes.max(asked_bytes);
+        }
         if !self.sender.on_want(&want) {
             return;
         }

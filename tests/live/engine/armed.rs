@@ -68,6 +68,33 @@ fn what_it_does_while_it_is_armed_moves_with_it() {
     });
 }
 
+/// Some of it podman leaves out of what it knows of the container.
+#[test]
+fn what_it_changed_of_its_image_long_ago_moves_with_it() {
+    in_a_host(async {
+        let mut host = Host::running(Mode::Live).await;
+        exec(&host, "cd /image; echo mine > changed; rm -r removed emptied; mkdir emptied");
+        exec(&host, "echo mine > /image/emptied/new");
+        host.until_ticks_pass(50).await;
+        for _ in 0..2 {
+            host.arm().await;
+            host.freeze_and_dump(&Sent::default()).await;
+            host.stage().await;
+            host.open().await;
+            let files = exec(&host, "cd /image; cat changed; ls; ls emptied");
+            assert_eq!(files, "mine\nchanged\nemptied\nnew");
+            host.until_ticks_pass(50).await;
+        }
+        host.engine.freeze(&host.spec, Mode::Plain).await.expect("freeze");
+        let plain = host.engine.dump(&host.spec, Mode::Plain, &host.image()).await;
+        let error = plain.expect_err("without the file").to_string();
+        assert!(error.contains("/image/changed and 2 more"), "{error}");
+        host.engine.thaw(&host.spec, Mode::Plain).await.expect("thaw");
+        host.goes_on().await;
+        host.down().await;
+    });
+}
+
 #[test]
 fn every_byte_of_the_images_is_sent_once() {
     in_a_host(async {

@@ -338,7 +338,7 @@ pub(crate) fn processes() -> Vec<Process> {
         .collect()
 }
 
-/// The test image: busybox alone.
+/// The test image: busybox, and files of which a host has none.
 fn import() -> ImageId {
     let dir = tempfile::tempdir().expect("tempdir");
     let bin = dir.path().join("bin");
@@ -347,6 +347,13 @@ fn import() -> ImageId {
     for name in ["sh", "nc", "usleep", "cat", "rm"] {
         std::os::unix::fs::symlink("busybox", bin.join(name)).expect("symlink");
     }
+    std::fs::create_dir(dir.path().join("image")).expect("mkdir");
+    for name in ["changed", "removed"] {
+        std::fs::write(dir.path().join("image").join(name), "the image's").expect("write");
+    }
+    let emptied = dir.path().join("image/emptied");
+    std::fs::create_dir(&emptied).expect("mkdir");
+    std::fs::write(emptied.join("hidden"), "the image's").expect("write");
     let known = podman(&["images", "-q", "--no-trunc", IMAGE]);
     if let Ok(id) = known.parse() {
         return id;
@@ -355,7 +362,11 @@ fn import() -> ImageId {
     let tar = tar.to_str().expect("utf-8");
     let root = dir.path().to_str().expect("utf-8");
     assert!(
-        Command::new("tar").args(["-cf", tar, "-C", root, "bin"]).status().expect("tar").success()
+        Command::new("tar")
+            .args(["-cf", tar, "-C", root, "bin", "image"])
+            .status()
+            .expect("tar")
+            .success()
     );
     podman(&["import", "-q", tar, IMAGE]).parse().expect("image id")
 }

@@ -6,9 +6,9 @@ use godwit_proto::container::{Execution, Mode};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 
-use super::host::{Host, config, nothing_is_left, processes, until};
+use super::host::{Host, config, nothing_is_left, podman, processes, until};
 use super::in_a_host;
-use super::victims::until_it_is_dead;
+use super::victims::{Victim, until_it_is_dead};
 
 #[test]
 fn a_container_is_created_started_stopped_and_destroyed() {
@@ -56,6 +56,52 @@ fn what_is_started_anew_is_neither_frozen_nor_gated() {
             host.down().await;
         }
     });
+}
+
+#[test]
+fn what_podman_still_takes_for_running_is_started_all_the_same() {
+    in_a_host(async {
+        // Late with its word that the container ended, or without one.
+        for harm in [Signal::SIGSTOP, Signal::SIGKILL] {
+            let host = Host::running(Mode::Plain).await;
+            let id = host.podman_id().expect("id");
+            let conmon = conmon(&id);
+            kill(conmon, harm).expect("harm to conmon");
+            until("harm to conmon", || matches!(state(conmon), None | Some('T' | 'Z'))).await;
+            kill_it(&id);
+            until_it_is_dead(&id).await;
+            assert_eq!(status(&id), "running", "podman's word, and not the kernel's");
+            let looked_after = async {
+                if harm == Signal::SIGSTOP {
+                    until("look after conmon", || status(&id) == "stopping").await;
+                    kill(conmon, Signal::SIGCONT).expect("kill");
+                }
+            };
+            let (started, ()) = tokio::join!(host.engine.start(&host.spec), looked_after);
+            started.expect("start");
+            assert_eq!(host.execution().await, Some(Execution::Running), "{harm}");
+            host.until_ticks_pass(5).await;
+            host.down().await;
+        }
+    });
+}
+
+/// The container's monitor.
+fn conmon(podman_id: &str) -> Pid {
+    let all = processes();
+    let found = all.iter().find(|process| Victim::Conmon.is(process, podman_id));
+    Pid::from_raw(found.expect("a monitor").pid)
+}
+
+/// The kernel's letter for what the process is at; `None` once it is gone.
+fn state(pid: Pid) -> Option<char> {
+    let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
+    stat.rsplit_once(") ")?.1.chars().next()
+}
+
+/// podman's word for what the container is at.
+fn status(podman_id: &str) -> String {
+    podman(&["inspect", "--format", "{{.State.Status}}", podman_id])
 }
 
 /// Kills every process of the container, frozen or not.

@@ -32,6 +32,14 @@ async fn run_sends_everything_it_was_told_and_prints_the_id_once_it_runs() {
         "0.5",
         "--node",
         "edge-a",
+        "--network",
+        "default",
+        "--network",
+        "direct",
+        "-p",
+        "8080:80",
+        "--publish",
+        "53/udp@edge-a",
         "counter",
         "--tick",
         "5",
@@ -46,6 +54,7 @@ async fn run_sends_everything_it_was_told_and_prints_the_id_once_it_runs() {
             "image": "counter", "name": "counter", "node": "edge-a", "args": ["--tick", "5"],
             "env": {"A": "b=c", "TAKEN": "from here"}, "labels": {"tier": "demo"},
             "memory_bytes": 64 << 20, "nano_cpus": 500_000_000, "start": true,
+            "networks": ["default", "direct"], "ports": ["8080:80", "53/udp@edge-a"],
         })
     );
     assert_eq!(asked[1].line, format!("GET /api/v1/events?container={COUNTER}"));

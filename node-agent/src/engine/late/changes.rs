@@ -28,8 +28,13 @@ pub(super) struct Stamp {
 const UNSURE: Duration = Duration::from_millis(50);
 
 impl Stamp {
-    fn is_directory(&self) -> bool {
+    pub(super) fn is_directory(&self) -> bool {
         self.mode & nix::libc::S_IFMT == nix::libc::S_IFDIR
+    }
+
+    /// True for a file or a link.
+    pub(super) fn is_file(&self) -> bool {
+        matches!(self.mode & nix::libc::S_IFMT, nix::libc::S_IFREG | nix::libc::S_IFLNK)
     }
 }
 
@@ -78,7 +83,7 @@ fn walk(top: &Path, below: &Path, entries: &mut Entries) -> io::Result<()> {
 }
 
 /// True for a directory that hides what lower layers have in its place.
-fn is_opaque(dir: &Path) -> io::Result<bool> {
+pub(super) fn is_opaque(dir: &Path) -> io::Result<bool> {
     Ok(xattr::get(dir, "trusted.overlay.opaque")?.is_some_and(|value| value == b"y"))
 }
 
@@ -107,7 +112,9 @@ impl Changes {
                 continue;
             }
             changes.note(path, root)?;
-            let is_same = old.is_some_and(|old| old.is_directory() && old.inode == stamp.inode);
+            let is_same =
+                |old: &Stamp| old.is_directory() && old.inode == stamp.inode && !old.is_unsure;
+            let is_same = old.is_some_and(is_same);
             if stamp.is_directory() && !is_same && is_opaque(&upper.join(path))? {
                 // Made anew where another was: that one goes, so all of this one has to come.
                 changes.gone.insert(path.clone());

@@ -14,10 +14,14 @@ impl Layer {
     fn new() -> Self {
         // overlay does not lie on overlay, and the machine's /tmp may be one.
         let dir = tempfile::tempdir_in("/dev/shm").expect("tempdir");
-        for name in ["lower", "upper", "work", "merged", "shm"] {
+        for name in ["lower", "upper", "work", "merged", "shm", "own"] {
             fs::create_dir(dir.path().join(name)).expect("mkdir");
         }
-        for (path, text) in [("lower/old", "old"), ("lower/d/a", "a"), ("lower/d/b", "b")] {
+        // As podman notes it, in the directory of the container's own layer.
+        fs::write(dir.path().join("own/lower"), "lower").expect("write");
+        for (path, text) in
+            [("lower/old", "old"), ("lower/d/a", "a"), ("lower/d/b", "b"), ("lower/e/x", "x")]
+        {
             let path = dir.path().join(path);
             fs::create_dir_all(path.parent().expect("parent")).expect("mkdir");
             fs::write(path, text).expect("write");
@@ -33,7 +37,9 @@ impl Layer {
     }
     fn look(&self, mapped: &[&str]) -> Before {
         let mapped = mapped.iter().map(PathBuf::from).collect();
-        Before::look(&self.at("upper"), &self.at("shm"), &self.at("log"), &mapped).expect("look")
+        let image = Image::below(&self.at("own")).expect("lower");
+        Before::look(&self.at("upper"), &image, &self.at("shm"), &self.at("log"), &mapped)
+            .expect("look")
     }
 
     fn frozen(&self) -> Frozen {
@@ -132,6 +138,33 @@ fn a_container_that_wrote_nothing_sends_nothing() {
     let written =
         before.write_changes(&upper, &merged, &layer.frozen(), layer.dir.path()).expect("none");
     assert!(written.is_empty(), "{written:?}");
+}
+
+/// See [`image`]: podman brings `d/new` alone.
+#[test]
+fn what_podman_leaves_out_is_sent_however_old_it_is() {
+    let layer = Layer::new();
+    for path in ["old", "d/a", "d/new"] {
+        layer.write(path, "mine");
+    }
+    let (upper, merged) = (layer.at("upper"), layer.at("merged"));
+    fs::remove_file(merged.join("d/b")).expect("remove");
+    fs::remove_dir_all(merged.join("e")).expect("remove");
+    fs::create_dir(merged.join("e")).expect("mkdir");
+    layer.write("e/new", "mine");
+    let left_out = Image::below(&layer.at("own")).expect("lower").left_out(&upper);
+    assert_eq!(left_out.expect("scan"), ["d/a", "e", "e/new", "old"].map(PathBuf::from));
+    while changes::look(&upper).expect("look").values().any(|stamp| stamp.is_unsure) {
+        std::thread::yield_now();
+    }
+    let bag = layer.at("bag");
+    fs::create_dir(&bag).expect("mkdir");
+    let before = layer.look(&[]);
+    before.write_changes(&upper, &merged, &layer.frozen(), &bag).expect("changes");
+    let there = Layer::new();
+    there.write("d/new", "mine");
+    apply(&bag, &there.at("merged"), &there.at("shm"), &there.at("log")).expect("apply");
+    assert_eq!(there.tree(), layer.tree());
 }
 
 #[test]

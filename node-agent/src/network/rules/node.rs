@@ -3,35 +3,47 @@
 use std::fmt::Write as _;
 use std::net::IpAddr;
 
-use godwit_proto::overlay::{self, Entry, Overlay, Overlays, STATIONS};
+use godwit_proto::overlay::{self, Entry, Overlay, Overlays, STATIONS, Vni};
 use ipnet::IpNet;
 
-use super::super::overlay::{PORT, bridge_name};
-use super::{anew, listed};
+use super::super::overlay::{Borrowed, PORT, bridge_name};
+use super::anew;
 
 pub(super) const TABLE: &str = "godwit";
 
 /// The node's table.
-pub(super) fn rules(overlays: &Overlays, borrowed: bool) -> String {
+pub(super) fn rules(overlays: &Overlays, bridges: &[String], borrowed: Borrowed) -> String {
     let networks = &overlays.networks;
     let chains = [
-        set("nodes4", "ipv4_addr", overlays.nodes.iter().copied().filter(IpAddr::is_ipv4)),
-        set("nodes6", "ipv6_addr", overlays.nodes.iter().copied().filter(IpAddr::is_ipv6)),
+        set("nodes", overlays.nodes.iter().copied().map(IpNet::from)),
+        set("inner", inner(networks)),
         input(networks),
-        forward(networks, borrowed),
+        forward(networks, bridges, borrowed),
         entries("prerouting", &overlays.ports),
         entries("output", &overlays.ports),
-        leaving(overlays.number, networks),
+        leaving(overlays),
     ];
     anew("inet", TABLE, &chains.concat())
 }
 
-fn set(name: &str, kind: &str, elements: impl Iterator<Item = IpAddr>) -> String {
-    let elements = match listed(elements) {
-        none if none.is_empty() => none,
-        some => format!("elements = {{ {some} }}"),
+/// A set of each family: NAME4 and NAME6.
+fn set(name: &str, nets: impl Iterator<Item = IpNet>) -> String {
+    let (four, six): (Vec<_>, Vec<_>) = nets.partition(|net| net.addr().is_ipv4());
+    let set = |(version, nets): (u8, Vec<IpNet>)| {
+        let nets: Vec<_> = nets.iter().map(ToString::to_string).collect();
+        let elements = match &nets[..] {
+            [] => String::new(),
+            some => format!("elements = {{ {} }}", some.join(", ")),
+        };
+        format!("set {name}{version} {{ type ipv{version}_addr; flags interval; {elements}\n}}\n")
     };
-    format!("set {name} {{ type {kind}; {elements}\n}}\n")
+    [(4, four), (6, six)].map(set).concat()
+}
+
+/// The addresses in networks: the containers' and the nodes' own.
+fn inner(networks: &[Overlay]) -> impl Iterator<Item = IpNet> {
+    let subnets = networks.iter().flat_map(|network| &network.subnets);
+    subnets.map(IpNet::trunc).chain([STATIONS.into()])
 }
 
 /// VXLAN comes from nodes; containers may ask their node for names, and whether it is there.
@@ -49,23 +61,16 @@ fn input(networks: &[Overlay]) -> String {
     }
     tenants.push_str("iifname \"gn*\" jump tenant\n");
     // Of an exit they may have what any host outside may, and of no network that they are not in.
-    let inner = networks.iter().flat_map(|network| &network.subnets).map(IpNet::trunc);
-    let (four, six): (Vec<_>, Vec<_>) =
-        inner.chain([STATIONS.into()]).partition(|net| net.addr().is_ipv4());
     let mut outside = String::new();
     for network in networks.iter().filter(|network| network.is_exit) {
         let bridge = bridge_name(network.vni);
-        for (family, inner) in [("ip", &four), ("ip6", &six)] {
-            let inner: Vec<_> = inner.iter().map(ToString::to_string).collect();
-            if !inner.is_empty() {
-                let inner = inner.join(", ");
-                let _ = writeln!(
-                    outside,
-                    "iifname \"{bridge}\" fib daddr type local {family} daddr != {{ {inner} }} accept"
-                );
-            }
+        for inner in ["ip daddr != @inner4", "ip6 daddr != @inner6"] {
+            let _ = writeln!(outside, "iifname \"{bridge}\" fib daddr type local {inner} accept");
         }
     }
+    // By the number in VXLAN's header, behind UDP's eight bytes and four of its own: other VXLAN of
+    // the site is left alone.
+    let ours = format!("udp dport {PORT} @th,96,24 {:#x}-{:#x}", Vni::FIRST.0, Vni::LAST.0);
     format!(
         "chain tenant {{\n\
          ct state established,related accept\n\
@@ -73,14 +78,14 @@ fn input(networks: &[Overlay]) -> String {
          icmpv6 type {{ echo-request, nd-neighbor-solicit, nd-neighbor-advert }} accept\n\
          {outside}drop\n}}\n\
          chain input {{ type filter hook input priority -10; policy accept;\n\
-         udp dport {PORT} ip saddr != @nodes4 drop\n\
-         udp dport {PORT} ip6 saddr != @nodes6 drop\n\
+         {ours} ip saddr != @nodes4 drop\n\
+         {ours} ip6 saddr != @nodes6 drop\n\
          {tenants}}}\n"
     )
 }
 
 /// Nothing passes from network to network, nor out but through an exit, nor in but by an entry.
-fn forward(networks: &[Overlay], borrowed: bool) -> String {
+fn forward(networks: &[Overlay], bridges: &[String], borrowed: Borrowed) -> String {
     let mut rules = "ct state established,related accept\n".to_owned();
     for network in networks {
         let bridge = bridge_name(network.vni);
@@ -95,15 +100,26 @@ fn forward(networks: &[Overlay], borrowed: bool) -> String {
         let _ = writeln!(rules, "iifname \"{bridge}\" accept");
     }
     rules.push_str("iifname \"gn*\" drop\noifname \"gn*\" ct status & dnat == 0 drop\n");
-    if borrowed {
-        rules.push_str("iifname != \"gn*\" oifname != \"gn*\" drop\n");
+    for bridge in bridges {
+        // Within the owner's bridges too, where bridged frames come by here.
+        let _ = writeln!(rules, "iifname \"{bridge}\" oifname \"{bridge}\" accept");
+    }
+    for family in borrowed.families() {
+        let _ = writeln!(
+            rules,
+            "meta nfproto {family} iifname != \"gn*\" oifname != \"gn*\" ct status & dnat == 0 drop"
+        );
     }
     format!("chain forward {{ type filter hook forward priority -10; policy accept;\n{rules}}}\n")
 }
 
 /// Published ports lead to their containers, from elsewhere and from the node itself.
 fn entries(hook: &str, ports: &[Entry]) -> String {
-    let mut rules = String::new();
+    // What is said within networks, and to the node itself from itself, is nobody else's.
+    let mut rules = format!(
+        "ip daddr @inner4 return\nip6 daddr @inner6 return\nip daddr 127.0.0.0/8 return\n\
+         ip6 daddr ::1 return\nudp dport {PORT} return\n"
+    );
     for Entry { protocol, port, to } in ports {
         for to in to {
             let family = if to.is_ipv4() { ("ipv4", "ip") } else { ("ipv6", "ip6") };
@@ -119,9 +135,25 @@ fn entries(hook: &str, ports: &[Entry]) -> String {
 
 /// What enters a network does so under the node's own address in it: answers come back here,
 /// wherever the container is. What leaves through an exit does so under the exit's.
-fn leaving(number: u32, networks: &[Overlay]) -> String {
-    let mut rules = String::new();
-    for network in networks {
+fn leaving(overlays: &Overlays) -> String {
+    let number = overlays.number;
+    // Where bridged frames pass iptables, other nodes' come by here.
+    let mut rules = format!("ip saddr {STATIONS} return\n");
+    let is_inner = |ip: &IpAddr| {
+        overlays.networks.iter().flat_map(|network| &network.subnets).any(|net| net.contains(ip))
+    };
+    for Entry { protocol, to, .. } in &overlays.ports {
+        for to in to.iter().filter(|to| !is_inner(&to.ip())) {
+            // In the nodes' own network, under the address that the node has there.
+            let (ip, port) = (to.ip(), to.port());
+            let family = if ip.is_ipv4() { "ip" } else { "ip6" };
+            let _ = writeln!(
+                rules,
+                "{family} daddr {ip} {protocol} dport {port} ct status dnat masquerade"
+            );
+        }
+    }
+    for network in &overlays.networks {
         let bridge = bridge_name(network.vni);
         for subnet in &network.subnets {
             let resolver = overlay::resolver(*subnet);
@@ -129,14 +161,16 @@ fn leaving(number: u32, networks: &[Overlay]) -> String {
                 IpNet::V4(_) => ("ip", IpAddr::from(overlay::station(number))),
                 IpNet::V6(subnet) => ("ip6", overlay::station6(*subnet, number).into()),
             };
-            for from in [format!("!= {}", subnet.trunc()), resolver.to_string()] {
+            let subnet = subnet.trunc();
+            // The last: a container that comes back by a published port of its network's exit.
+            let back = format!("{subnet} ct status dnat ct direction original");
+            for from in [format!("!= {subnet}"), resolver.to_string(), back] {
                 let _ = writeln!(
                     rules,
                     "oifname \"{bridge}\" {family} saddr {from} snat {family} to {station}"
                 );
             }
             if network.is_exit {
-                let subnet = subnet.trunc();
                 let _ = writeln!(
                     rules,
                     "oifname != \"gn*\" {family} saddr {subnet} ct direction original masquerade"

@@ -65,6 +65,23 @@ fn a_slow_link_is_not_flooded() {
     assert_eq!(world.sent_bytes, 5 << 20, "patience ran out although chunks kept coming");
 }
 
+#[test]
+fn a_narrow_link_is_kept_busy_and_free_for_others() {
+    let rate = 1_250_000;
+    for latency_ms in [1, 25, 100] {
+        let narrow = Weather { bytes_per_second: rate, latency_ms, ..Weather::fair(5 << 20) };
+        let world = World::new(Weather { chunk_bytes: 12 << 10, ..narrow }).run();
+        let least = Duration::from_secs_f64((5 << 20) as f64 / rate as f64);
+        assert!(
+            world.now < least * 6 / 5 + Duration::from_millis(500),
+            "{latency_ms}: {:?}",
+            world.now
+        );
+        let ms = world.most_asked_bytes * 1000 / rate;
+        assert!(ms <= 50 + 3 * latency_ms, "{latency_ms}: others wait {ms} ms");
+    }
+}
+
 /// A stream that grows by 16 KiB every 5 ms, 100 times, over a link of 20 ms.
 fn growing(is_in_order: bool) -> Weather {
     let growths_ms = (1..=100).map(|step| step * 5).collect();
