@@ -21,12 +21,16 @@ mod word;
 use std::collections::BTreeSet;
 use std::fs;
 use std::io;
+use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::time::SystemTime;
 
 use godwit_proto::container::ContainerSpec;
 use godwit_proto::id::{ContainerId, Tenant, VolumeName};
 
 pub(crate) use apply::apply;
+pub(crate) use look::Writers;
 pub(crate) use pack::{Parts, Sent};
 use tree::Tree;
 pub(crate) use word::Stage;
@@ -65,6 +69,10 @@ impl Volumes {
     /// Makes the container's volumes, and notes that it has them; those that are there stay as
     /// they are. Blocks.
     pub(crate) fn make(&self, spec: &ContainerSpec) -> io::Result<()> {
+        if !spec.volumes.is_empty() {
+            // What is in them is for containers: other users of the host stay out.
+            fs::DirBuilder::new().recursive(true).mode(0o700).create(&self.root)?;
+        }
         for volume in &spec.volumes {
             fs::create_dir_all(self.path(&spec.tenant, &volume.name))?;
             fs::write(self.holder(&spec.tenant, &volume.name), spec.id.to_string())?;
@@ -110,7 +118,8 @@ impl Volumes {
             return Ok(0);
         }
         let names: BTreeSet<_> = names.iter().map(|name| name.as_str().into()).collect();
-        Ok(look::look(&Tree::open(&dir, names)?, &BTreeSet::new())?.disk_bytes())
+        let nobody = Writers { since: SystemTime::now(), mapped: BTreeSet::new() };
+        Ok(look::look(&Tree::open(&dir, names)?, &nobody)?.disk_bytes())
     }
 
     /// Puts on disk what is in the container's volumes. Blocks.
@@ -123,21 +132,25 @@ impl Volumes {
     }
 }
 
-/// The files of `mapped`, which are below the container's root, that are in its volumes.
-fn in_volumes(spec: &ContainerSpec, mapped: &BTreeSet<PathBuf>) -> BTreeSet<PathBuf> {
+/// Of files below the container's root those that are in its volumes.
+fn in_volumes(spec: &ContainerSpec, writers: &Writers) -> Writers {
     let mut found = BTreeSet::new();
     for volume in &spec.volumes {
         let place = Path::new(volume.path.trim_start_matches('/'));
-        let below = mapped.iter().filter_map(|path| path.strip_prefix(place).ok());
+        let below = writers.mapped.iter().filter_map(|path| path.strip_prefix(place).ok());
         found.extend(below.map(|path| Path::new(volume.name.as_str()).join(path)));
     }
-    found
+    Writers { mapped: found, ..*writers }
 }
 
 /// Removes a directory with all in it, following no link; absent is success.
+///
+/// By coreutils' rm, which holds a few directories at a time: the standard library holds one for
+/// each level, and how many levels there are is the container's choice.
 fn remove_dir(dir: &Path) -> io::Result<()> {
-    match fs::remove_dir_all(dir) {
-        Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
-        _ => Ok(()),
+    let rm = Command::new("rm").args(["-rf", "--one-file-system", "--"]).arg(dir).output()?;
+    if rm.status.success() {
+        return Ok(());
     }
+    Err(io::Error::other(format!("rm: {}", String::from_utf8_lossy(&rm.stderr).trim())))
 }

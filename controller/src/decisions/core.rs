@@ -147,7 +147,7 @@ impl Core {
                 }
             }
             FromNode::Progress(progress) => {
-                self.note_progress(&progress);
+                self.note_progress(&progress, now);
                 Ok(())
             }
             FromNode::Moments(moments) => self.note_moments(&moments),
@@ -183,10 +183,12 @@ impl Core {
         self.advance(id, Heard::Now)
     }
 
-    pub(super) fn note_progress(&mut self, progress: &Progress) {
+    pub(super) fn note_progress(&mut self, progress: &Progress, now: Duration) {
         let key = (progress.container, progress.epoch);
         if let Some(stored) = self.world.attempts.get_mut(&key) {
-            self.clocks.entry(key).or_default().note(stored, progress);
+            if self.clocks.entry(key).or_default().note(stored, progress) {
+                self.desk.advanced(key.0, key.1, now);
+            }
             if let Some(decider) = self.desk.attempt(key.0, key.1) {
                 self.clocks.entry(key).or_default().follow(stored, decider);
             }

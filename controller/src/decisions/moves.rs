@@ -20,6 +20,8 @@ const DOUBT_SECONDS: u64 = 5;
 #[derive(Debug, Default)]
 pub(super) struct Clock {
     step: Option<Step>,
+    /// What was said last of how far it is.
+    at: Option<(Step, u64)>,
     frozen_at: Option<Instant>,
     decided_at: Option<Instant>,
     phase_at: Option<Instant>,
@@ -66,8 +68,8 @@ pub(super) fn attempt_row(row: &Row) -> AttemptRow {
 }
 
 impl Clock {
-    /// A node says how far it is. Answers whether something worth telling changed.
-    pub(super) fn note(&mut self, stored: &mut AttemptRow, progress: &Progress) {
+    /// A node says how far it is. Answers whether more has come ahead of the freeze.
+    pub(super) fn note(&mut self, stored: &mut AttemptRow, progress: &Progress) -> bool {
         if progress.step == Step::Freezing {
             self.frozen_at.get_or_insert_with(Instant::now);
         }
@@ -80,6 +82,9 @@ impl Clock {
             self.shown.bytes_total = progress.total_bytes;
             self.shown.rate_bytes_per_s = Some(progress.rate);
         }
+        let at = Some((progress.step, progress.bytes));
+        let is_ahead = self.step < Some(Step::Freezing);
+        std::mem::replace(&mut self.at, at) != at && is_ahead
     }
 
     /// Brings the stored attempt up to date with its decider.

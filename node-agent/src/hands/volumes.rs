@@ -10,7 +10,7 @@
 //! it, and notes how far it is: nothing is carried out twice but the part that it died in.
 
 use std::path::{Path, PathBuf};
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use godwit_proto::container::ContainerSpec;
 use godwit_proto::frame::Step;
@@ -24,7 +24,7 @@ use uuid::Uuid;
 
 use super::{CallError, Tools, calls};
 use crate::engine::Engine;
-use crate::volumes::{Parts, Sent, Stage, apply};
+use crate::volumes::{Parts, Sent, Stage, Writers, apply};
 
 /// So many rounds go ahead at the most.
 const ROUNDS: u32 = 10;
@@ -137,6 +137,7 @@ async fn say<E: Engine>(
     stage: impl FnOnce(u64) -> Stage + Send + 'static,
 ) -> Result<(Outgoing, u64), CallError> {
     let container = way.spec.id;
+    let since = SystemTime::now();
     let mapped = tools.engine.mapped(way.spec).await?;
     let (ready, mut parts) = mpsc::channel::<(u32, PathBuf)>(1);
     let (volumes, spec) = (tools.volumes.clone(), way.spec.clone());
@@ -146,7 +147,7 @@ async fn say<E: Engine>(
             ready.blocking_send((number, part)).map_err(|_| std::io::ErrorKind::BrokenPipe.into())
         };
         let mut parts = Parts::new(dir, outgoing.next, &mut ready);
-        let bytes = outgoing.sent.tell(&volumes, &spec, &mapped, &mut parts)?;
+        let bytes = outgoing.sent.tell(&volumes, &spec, &Writers { since, mapped }, &mut parts)?;
         parts.finish(stage(bytes))?;
         outgoing.next = parts.number;
         Ok((outgoing, bytes))

@@ -13,7 +13,7 @@ use nix::sys::stat::{Mode, SFlag, UtimensatFlags, mknod, utimensat};
 use nix::sys::time::TimeSpec;
 
 use super::Volumes;
-use super::tree::{Tree, is_absent};
+use super::tree::{Tree, is_absent, named};
 use super::word::{Meta, Stage, What, Word, read};
 
 /// Carries a part out, and answers how far the volumes are. Blocks.
@@ -33,9 +33,7 @@ pub(crate) fn apply(volumes: &Volumes, spec: &ContainerSpec, part: &Path) -> io:
         if !tree.has(&path) || (is_top && !is_for_top) {
             return Err(io::Error::other(format!("`{}` is not in its volumes", path.display())));
         }
-        carry_out(&tree, word, &mut open).map_err(|error| {
-            io::Error::new(error.kind(), format!("{}: {error}", path.display()))
-        })?;
+        carry_out(&tree, word, &mut open).map_err(|error| named(&path, error))?;
     }
 }
 

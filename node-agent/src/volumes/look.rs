@@ -7,7 +7,7 @@ use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use super::tree::{Tree, is_absent};
+use super::tree::{Tree, is_absent, named};
 
 /// What is in volumes, by its path from the tenant's directory; the volumes themselves too.
 #[derive(Debug, Clone, Default)]
@@ -68,11 +68,19 @@ impl Entries {
     }
 }
 
-/// Everything in the volumes, while it may be written to. The files of `mapped` may be written by
-/// memory, where a page that is dirty already takes more without any sign of it; who they are must
-/// be asked before this is.
-pub(super) fn look(tree: &Tree, mapped: &BTreeSet<PathBuf>) -> io::Result<Entries> {
-    let sure = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default() - UNSURE;
+/// What may be written by memory, where a page that is dirty already takes more without any sign
+/// of it.
+#[derive(Debug, Clone)]
+pub(crate) struct Writers {
+    /// When it was asked for `mapped`, before the look: what changed since may be mapped since.
+    pub(crate) since: SystemTime,
+    /// The files that processes have mapped for writing.
+    pub(crate) mapped: BTreeSet<PathBuf>,
+}
+
+/// Everything in the volumes, while it may be written to.
+pub(super) fn look(tree: &Tree, writers: &Writers) -> io::Result<Entries> {
+    let sure = writers.since.duration_since(UNIX_EPOCH).unwrap_or_default().saturating_sub(UNSURE);
     let sure = (sure.as_secs().cast_signed(), i64::from(sure.subsec_nanos()));
     let mut entries = BTreeMap::new();
     for name in tree.names() {
@@ -81,17 +89,18 @@ pub(super) fn look(tree: &Tree, mapped: &BTreeSet<PathBuf>) -> io::Result<Entrie
         walk(tree, name, &mut entries)?;
     }
     for (path, stamp) in &mut entries {
-        stamp.is_unsure = stamp.changed >= sure || mapped.contains(path);
+        stamp.is_unsure = stamp.changed >= sure || writers.mapped.contains(path);
     }
     Ok(Entries(entries))
 }
 
-fn walk(tree: &Tree, dir: &Path, entries: &mut BTreeMap<PathBuf, Stamp>) -> io::Result<()> {
-    let mut below = Vec::new();
-    {
-        let held = match tree.dir(dir) {
-            Err(error) if is_absent(&error) => return Ok(()),
-            held => held?,
+fn walk(tree: &Tree, top: &Path, entries: &mut BTreeMap<PathBuf, Stamp>) -> io::Result<()> {
+    let mut left = vec![top.to_path_buf()];
+    // No recursion: how deep it goes is the container's choice.
+    while let Some(dir) = left.pop() {
+        let held = match tree.dir(&dir) {
+            Err(error) if is_absent(&error) => continue,
+            held => held.map_err(|error| named(&dir, error))?,
         };
         for entry in fs::read_dir(held.path())? {
             let entry = entry?;
@@ -101,10 +110,10 @@ fn walk(tree: &Tree, dir: &Path, entries: &mut BTreeMap<PathBuf, Stamp>) -> io::
             };
             let (path, stamp) = (dir.join(entry.file_name()), Stamp::new(&found));
             if stamp.is_directory() {
-                below.push(path.clone());
+                left.push(path.clone());
             }
             entries.insert(path, stamp);
         }
     }
-    below.iter().try_for_each(|dir| walk(tree, dir, entries))
+    Ok(())
 }

@@ -14,8 +14,8 @@ use godwit_proto::container::ContainerSpec;
 use nix::errno::Errno;
 use nix::unistd::{Whence, lseek};
 
-use super::look::{Entries, Stamp, look};
-use super::tree::{Tree, is_absent};
+use super::look::{Entries, Stamp, Writers, look};
+use super::tree::{Tree, is_absent, named};
 use super::word::{BLOCK_BYTES, Meta, Stage, What, Word, write};
 use super::{Volumes, in_volumes};
 
@@ -34,17 +34,17 @@ pub(crate) struct Sent {
 
 impl Sent {
     /// Says what changed since the last time, everything at the first, and how many bytes that
-    /// took. `mapped` are files that processes may write by memory, below the container's root.
+    /// took. `writers` has paths below the container's root.
     /// Blocks.
     pub(crate) fn tell(
         &mut self,
         volumes: &Volumes,
         spec: &ContainerSpec,
-        mapped: &BTreeSet<PathBuf>,
+        writers: &Writers,
         parts: &mut Parts<'_>,
     ) -> io::Result<u64> {
         let tree = volumes.tree(spec)?;
-        let now = look(&tree, &in_volumes(spec, mapped))?;
+        let now = look(&tree, &in_volumes(spec, writers))?;
         let before = std::mem::take(&mut self.entries);
         let begun = parts.bytes;
         let blocks = &mut self.blocks;
@@ -259,10 +259,6 @@ impl From<io::Error> for Untold {
     fn from(error: io::Error) -> Self {
         if is_absent(&error) { Self::Absent } else { Self::Failed(error) }
     }
-}
-
-fn named(path: &Path, error: io::Error) -> io::Error {
-    io::Error::new(error.kind(), format!("{}: {error}", path.display()))
 }
 
 fn meta(at: &Path, found: &fs::Metadata) -> io::Result<Meta> {

@@ -45,14 +45,20 @@ impl Ends {
 
     /// One round, whose bytes it answers; what `mapped` names is in the container's terms.
     fn round(&mut self, mapped: &[&str]) -> u64 {
-        let mapped = mapped.iter().map(PathBuf::from).collect();
+        self.round_of(&Writers {
+            since: SystemTime::now(),
+            mapped: mapped.iter().map(PathBuf::from).collect(),
+        })
+    }
+
+    fn round_of(&mut self, writers: &Writers) -> u64 {
         let mut said = Vec::new();
         let mut ready = |_, part| {
             said.push(part);
             Ok(())
         };
         let mut parts = Parts::new(self.parts.clone(), self.next, &mut ready);
-        let told = self.sent.tell(&self.source, &self.spec, &mapped, &mut parts).expect("told");
+        let told = self.sent.tell(&self.source, &self.spec, writers, &mut parts).expect("told");
         parts.finish(Stage::Whole).expect("finished");
         self.next = parts.number;
         let mut stage = Stage::Under;
@@ -280,6 +286,47 @@ fn what_may_be_written_by_memory_is_looked_at_again() {
     ends.sent.has_seen(Path::new("data/mapped"), &file);
     ends.round(&[]);
     assert_eq!(fs::read_to_string(ends.dir(&ends.target).join("mapped")).expect("read"), "two");
+}
+
+#[test]
+fn other_users_of_the_host_stay_out() {
+    let ends = Ends::new();
+    let mode = fs::metadata(&ends.source.root).expect("there").mode();
+    assert_eq!(mode & 0o777, 0o700);
+}
+
+#[test]
+fn what_changed_since_it_was_asked_who_writes_by_memory_is_looked_at_again() {
+    let mut ends = Ends::new();
+    let file = ends.from().join("mapped");
+    let asked = Writers { since: SystemTime::now(), mapped: BTreeSet::new() };
+    fs::write(&file, "one").expect("write");
+    ends.later();
+    ends.round_of(&asked);
+    fs::write(&file, "two").expect("write");
+    ends.sent.has_seen(Path::new("data/mapped"), &file);
+    ends.round(&[]);
+    assert_eq!(fs::read_to_string(ends.dir(&ends.target).join("mapped")).expect("read"), "two");
+}
+
+#[test]
+fn a_tree_deeper_than_any_path_is_named_and_can_be_removed() {
+    use nix::fcntl::{OFlag, openat};
+    use nix::sys::stat::mkdirat;
+    let mut ends = Ends::new();
+    let mut at: std::os::fd::OwnedFd = File::open(ends.from()).expect("open").into();
+    for _ in 0..5000 {
+        mkdirat(&at, "d", Mode::S_IRWXU).expect("mkdir");
+        at = openat(&at, "d", OFlag::O_DIRECTORY, Mode::empty()).expect("open");
+    }
+    let mut ready = |_, _| Ok(());
+    let mut parts = Parts::new(ends.parts.clone(), 1, &mut ready);
+    let nobody = Writers { since: SystemTime::now(), mapped: BTreeSet::new() };
+    let error = ends.sent.tell(&ends.source, &ends.spec, &nobody, &mut parts).expect_err("deep");
+    let text = error.to_string();
+    assert!(text.starts_with("…") && text.contains("/d/d") && text.len() < 400, "{text}");
+    ends.source.drop_of(&ends.spec).expect("removed");
+    assert!(!ends.from().exists());
 }
 
 #[test]

@@ -89,6 +89,15 @@ impl Held {
     }
 }
 
+/// The error, with the path that it is about, or the end of that.
+pub(super) fn named(path: &Path, error: io::Error) -> io::Error {
+    let path = path.to_string_lossy();
+    let end = path.len().saturating_sub(200);
+    let cut = (end..path.len()).find(|at| path.is_char_boundary(*at)).filter(|_| end > 0);
+    let (more, path) = cut.map_or(("", &*path), |at| ("…", &path[at..]));
+    io::Error::new(error.kind(), format!("{more}{path}: {error}"))
+}
+
 /// True for what says that there is no such path any more: gone, or something else by now.
 pub(super) fn is_absent(error: &io::Error) -> bool {
     use nix::libc::{ELOOP, ENOENT, ENOTDIR, ENXIO};

@@ -47,7 +47,8 @@ struct Heard {
 pub struct Decider {
     row: Row,
     run: Run,
-    opened_at: Duration,
+    /// Since when it may be called off for taking too long.
+    since: Duration,
     heard: [Option<Heard>; 2],
     is_storing: bool,
     /// Ends that were heard under this run and then fenced. They come back as another life,
@@ -64,7 +65,7 @@ impl Decider {
         Self {
             row,
             run,
-            opened_at: now,
+            since: now,
             heard: [None, None],
             is_storing: false,
             silenced: Vec::new(),
@@ -146,9 +147,14 @@ impl Decider {
         self.store()
     }
 
+    /// More has come of what goes ahead of the freeze: the deadline begins anew.
+    pub fn advanced(&mut self, now: Duration) {
+        self.since = now;
+    }
+
     /// Time passed: the deadline is checked and the orders are repeated.
     pub fn tick(&mut self, now: Duration) -> Vec<Decision> {
-        if now.saturating_sub(self.opened_at) > timing::DEADLINE {
+        if now.saturating_sub(self.since) > timing::DEADLINE {
             let late = self.cancel("it did not end within its deadline");
             if !late.is_empty() {
                 return late;

@@ -118,6 +118,13 @@ impl Desk {
         self.attempts.get(&(container, epoch))
     }
 
+    /// More has come of what goes ahead of that attempt's freeze: its deadline begins anew.
+    pub fn advanced(&mut self, container: ContainerId, epoch: Epoch, now: Duration) {
+        if let Some(decider) = self.attempts.get_mut(&(container, epoch)) {
+            decider.advanced(now);
+        }
+    }
+
     /// Opens an attempt: persisted before anything is ordered.
     ///
     /// # Errors

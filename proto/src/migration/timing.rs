@@ -10,5 +10,6 @@ pub const TICK_IDLE: Duration = Duration::from_secs(2);
 pub const REPEAT: Duration = Duration::from_millis(400);
 /// How old a vote may be when it is committed on. Spares detours by `returned`; safety does not rest on it.
 pub const VOTE_FRESH: Duration = Duration::from_secs(1);
-/// How long a move may last, from its opening, before the controller calls it off.
+/// How long a move may last before the controller calls it off: from its opening, or from the last
+/// that came of what goes ahead of the freeze (images, volumes), however much that is.
 pub const DEADLINE: Duration = Duration::from_secs(600);

@@ -121,6 +121,20 @@ fn the_first_verdict_of_an_epoch_stands() {
 }
 
 #[test]
+fn a_move_takes_as_long_as_more_comes_and_no_longer() {
+    let mut desk = Desk::new(row(), OPENER);
+    let cancelled = |desk: &Desk| desk.0.row().cancelled.is_some();
+    let advanced = NOW + timing::DEADLINE;
+    desk.0.advanced(advanced);
+    let decisions = desk.0.tick(advanced + timing::DEADLINE);
+    desk.carry_out(decisions);
+    assert!(!cancelled(&desk));
+    let decisions = desk.0.tick(advanced + timing::DEADLINE + Duration::from_millis(1));
+    desk.carry_out(decisions);
+    assert!(cancelled(&desk));
+}
+
+#[test]
 fn a_stale_vote_is_not_committed_on() {
     let mut desk = Desk::new(row(), OPENER);
     desk.hear("b", Phase::Staged);
