@@ -5,10 +5,10 @@
 //! <data dir>/volumes/<tenant>/.<name>   the id of the container that has it
 //! ```
 //!
-//! A volume moves as words ([`word`]) of what changed since the other end was told last
-//! ([`pack`], from what [`look`] finds), which the other end carries out ([`apply`]). The container
+//! A volume moves as words (`word`) of what changed since the other end was told last
+//! (`pack`, from what `look` finds), which the other end carries out (`apply`). The container
 //! may write all the while and put a link in any directory's place: every path is looked up
-//! without following one ([`tree`]).
+//! without following one (`tree`).
 
 mod apply;
 mod look;
