@@ -138,6 +138,9 @@ pub struct Usage {
 pub trait Engine: Send + Sync + 'static {
     /// The images that the engine holds.
     fn images(&self) -> impl Future<Output = Result<Vec<HeldImage>, EngineError>> + Send;
+    /// The digests of the image's layers, the lowest first.
+    fn layers(&self, id: &ImageId)
+    -> impl Future<Output = Result<Vec<String>, EngineError>> + Send;
     /// Writes the image as a docker-archive to `file`, streamed.
     fn save_image(
         &self,

@@ -1,20 +1,21 @@
 //! What others may have of this node's engine: images for peers, logs for the controller.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::io;
 use std::path::PathBuf;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
 use std::time::Duration;
 
-use godwit_bus::stream::{Pending, Resolution, StreamSource};
+use godwit_bus::stream::{Made, Pending, Resolution, StreamSource};
+use godwit_image::Layers;
 use godwit_proto::frame::{FromNode, NodeAnswer, NodeImage, NodeRequest};
-use godwit_proto::id::{ContainerId, ImageId};
+use godwit_proto::id::ContainerId;
 use godwit_proto::stream::{StopReason, StreamId};
 use godwit_proto::topic::Peer;
 use tokio::sync::mpsc;
 use tokio::task::JoinSet;
 
 use crate::engine::{Engine, EngineError};
-use crate::hands::{ImageLocks, told};
+use crate::hands::told;
 use crate::volumes::Volumes;
 
 /// The most of a log that one answer carries.
@@ -128,92 +129,82 @@ async fn images<E: Engine>(engine: &E) -> Result<NodeAnswer, EngineError> {
     Ok(NodeAnswer::Images(held.map(image).collect()))
 }
 
-/// Images that peers lack, written out of the engine when the first of them wants one, and
-/// removed when the last has it.
+/// Images that peers lack, or layers of them, written out of the engine.
 pub(crate) struct ImageSource<E> {
     engine: Arc<E>,
-    spool: PathBuf,
-    saving: ImageLocks,
-    /// The images that are saved, and who is sent them.
-    saved: Mutex<BTreeMap<ImageId, BTreeSet<Peer>>>,
+    made: Made,
 }
 
 impl<E: Engine> ImageSource<E> {
-    /// The images of `engine`; what an earlier life saved in `spool` is removed.
+    /// The images of `engine`, with room for their files in `spool`.
     pub(crate) fn new(engine: Arc<E>, spool: PathBuf) -> Self {
-        for file in std::fs::read_dir(&spool).into_iter().flatten().flatten() {
-            if file.file_name().to_string_lossy().ends_with(SAVED) {
-                drop(Unfinished(Some(file.path())));
+        Self { engine, made: Made::new(spool) }
+    }
+
+    async fn file(&self, stream: &StreamId, to: &Peer) -> Result<Option<PathBuf>, EngineError> {
+        let place = self.made.place(stream);
+        let failed = |source| EngineError::Io { what: format!("writing {stream}"), source };
+        let made = match stream {
+            StreamId::Image(image) => {
+                self.made.file(stream, to, self.engine.save_image(image, &place)).await
             }
-        }
-        Self { engine, spool, saving: ImageLocks::default(), saved: Mutex::default() }
-    }
-
-    fn path(&self, image: &ImageId) -> PathBuf {
-        self.spool.join(format!("{image}{SAVED}"))
-    }
-
-    fn saved(&self) -> MutexGuard<'_, BTreeMap<ImageId, BTreeSet<Peer>>> {
-        self.saved.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    /// One file for all: another one would be another version, and begin every transfer anew.
-    async fn save(&self, image: &ImageId, to: &Peer) -> Result<PathBuf, EngineError> {
-        let path = self.path(image);
-        let _saving = self.saving.lock(image).await;
-        if let Some(peers) = self.saved().get_mut(image) {
-            peers.insert(to.clone());
-            return Ok(path);
-        }
-        let mut unfinished = Unfinished(Some(path.clone()));
-        self.engine.save_image(image, &path).await?;
-        unfinished.0 = None;
-        self.saved().insert(image.clone(), BTreeSet::from([to.clone()]));
-        Ok(path)
+            StreamId::ImageLayers(image) => {
+                let list = async {
+                    let layers = self.engine.layers(image).await?;
+                    // Texts always encode.
+                    let text = serde_json::to_vec(&layers).unwrap_or_default();
+                    tokio::fs::write(&place, text).await.map_err(failed)
+                };
+                self.made.file(stream, to, list).await
+            }
+            StreamId::ImageParts { image, layers } => {
+                let wanted = Layers(*layers);
+                let cut = async {
+                    let whole = StreamId::Image(image.clone());
+                    let lent = Lent { made: &self.made, stream: &whole, to };
+                    let archive = Box::pin(self.file(&whole, to)).await?.unwrap_or_default();
+                    let to = place.clone();
+                    let cut = move || godwit_image::copy_file(&archive, wanted, &to);
+                    let cut = tokio::task::spawn_blocking(cut).await;
+                    drop(lent);
+                    let cut = cut.unwrap_or_else(|panic| Err(io::Error::other(panic).into()));
+                    cut.map_err(|error| failed(io::Error::other(error)))
+                };
+                self.made.file(stream, to, cut).await
+            }
+            // A checkpoint is offered when it is written.
+            _ => return Ok(None),
+        };
+        made.map(Some)
     }
 }
 
 impl<E: Engine> StreamSource for ImageSource<E> {
     fn resolve<'a>(&'a self, stream: &'a StreamId, to: &'a Peer) -> Pending<'a, Resolution> {
         Box::pin(async move {
-            let StreamId::Image(image) = stream else {
-                // A checkpoint is offered when it is written.
-                return Resolution::NotYet;
-            };
-            match self.save(image, to).await {
-                Ok(path) => Resolution::Ready(path),
+            match self.file(stream, to).await {
+                Ok(Some(path)) => Resolution::Ready(path),
+                Ok(None) => Resolution::NotYet,
                 Err(error) => Resolution::Refused { reason: told(&error) },
             }
         })
     }
 
     fn ended(&self, stream: &StreamId, to: &Peer, _reason: &StopReason) {
-        let StreamId::Image(image) = stream else { return };
-        let mut saved = self.saved();
-        let Some(peers) = saved.get_mut(image) else { return };
-        peers.remove(to);
-        if peers.is_empty() {
-            saved.remove(image);
-            // Under the lock: whoever saves it again does so afterwards.
-            drop(Unfinished(Some(self.path(image))));
-        }
+        self.made.ended(stream, to);
     }
 }
 
-/// How files of saved images end.
-const SAVED: &str = ".saved";
+/// A whole image, for as long as layers of it are copied.
+struct Lent<'a> {
+    made: &'a Made,
+    stream: &'a StreamId,
+    to: &'a Peer,
+}
 
-/// A file that nobody is to find: removed when this is dropped.
-struct Unfinished(Option<PathBuf>);
-
-impl Drop for Unfinished {
+impl Drop for Lent<'_> {
     fn drop(&mut self) {
-        let Some(path) = &self.0 else { return };
-        if let Err(error) = std::fs::remove_file(path)
-            && error.kind() != std::io::ErrorKind::NotFound
-        {
-            tracing::warn!(file = %path.display(), %error, "cannot remove a saved image");
-        }
+        self.made.ended(self.stream, self.to);
     }
 }
 

@@ -201,7 +201,8 @@ impl Images {
         self.directory.join(format!("{id}.tar"))
     }
 
-    fn incoming(&self) -> PathBuf {
+    /// Where files are that are not whole yet, or of use for a moment; empty at every start.
+    pub(crate) fn incoming(&self) -> PathBuf {
         self.directory.join("incoming")
     }
 }

@@ -40,6 +40,13 @@ impl Podman {
             .collect())
     }
 
+    pub(super) async fn list_layers(&self, id: &ImageId) -> Result<Vec<String>, EngineError> {
+        let image = self.docker.inspect_image(id.as_str()).await;
+        let what = || format!("reading the layers of image {}", id.short());
+        let image = image.map_err(|error| self.refused(&what(), error))?;
+        Ok(image.root_fs.and_then(|root| root.layers).unwrap_or_default())
+    }
+
     pub(super) async fn write_image(&self, id: &ImageId, file: &Path) -> Result<(), EngineError> {
         let what = format!("saving image {}", id.short());
         let held = self.list_images().await?.into_iter().find(|image| image.id == *id);

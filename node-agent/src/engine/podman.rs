@@ -201,6 +201,9 @@ impl Engine for Podman {
     async fn images(&self) -> Result<Vec<HeldImage>, EngineError> {
         self.list_images().await
     }
+    async fn layers(&self, id: &ImageId) -> Result<Vec<String>, EngineError> {
+        self.list_layers(id).await
+    }
     async fn save_image(&self, id: &ImageId, file: &Path) -> Result<(), EngineError> {
         self.write_image(id, file).await
     }

@@ -1,8 +1,9 @@
 //! A container's image: fetched once, however many containers want it at the same time.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
+use godwit_image::Layers;
 use godwit_proto::frame::Step;
 use godwit_proto::id::ImageId;
 use godwit_proto::migration::Record;
@@ -12,7 +13,7 @@ use tokio::sync::OwnedMutexGuard;
 
 use super::calls::{receive, remove, sweep};
 use super::{CallError, Tools};
-use crate::engine::Engine;
+use crate::engine::{Engine, HeldImage};
 
 /// Has the container's image loaded and named, from `from` if the engine lacks it.
 pub(super) async fn require<E: Engine>(
@@ -27,7 +28,7 @@ pub(super) async fn require<E: Engine>(
     let named = match held.iter().find(|held| held.id == *wanted) {
         Some(held) => held.names.contains(name),
         None => {
-            load(tools, record, from).await?;
+            load(tools, record, from, &held).await?;
             false
         }
     };
@@ -47,17 +48,70 @@ pub(super) async fn forget<E: Engine>(tools: &Tools<E>, wanted: &ImageId) -> Res
     }
 }
 
-async fn load<E: Engine>(tools: &Tools<E>, record: &Record, from: &Peer) -> Result<(), CallError> {
+async fn load<E: Engine>(
+    tools: &Tools<E>,
+    record: &Record,
+    from: &Peer,
+    held: &[HeldImage],
+) -> Result<(), CallError> {
+    let image = record.spec.image.clone();
+    match parts(tools, record, from, held).await {
+        Ok(None) => {}
+        Ok(Some(parts)) => match load_from(tools, record, from, parts).await {
+            Ok(()) => return Ok(()),
+            // A layer may have gone with its image meanwhile.
+            Err(error) => tracing::warn!(%image, %error, "its layers do not go with those here"),
+        },
+        // Not every archive can be taken apart.
+        Err(error) => tracing::info!(%image, %error, "it comes whole"),
+    }
+    load_from(tools, record, from, StreamId::Image(image)).await
+}
+
+/// The parts of the image that no image here has; `None` where it is to come whole.
+async fn parts<E: Engine>(
+    tools: &Tools<E>,
+    record: &Record,
+    from: &Peer,
+    held: &[HeldImage],
+) -> Result<Option<StreamId>, CallError> {
+    let mut here = BTreeSet::new();
+    for image in held {
+        here.extend(tools.engine.layers(&image.id).await?);
+    }
+    if here.is_empty() {
+        return Ok(None);
+    }
+    let image = record.spec.image.clone();
+    let file = tools.spool.join(format!("{image}.image-layers"));
+    let stream = StreamId::ImageLayers(image.clone());
+    receive(tools, record, stream, from, &file, Step::FetchingImage).await?;
+    let failed = |source| CallError::File { what: format!("reading {}", file.display()), source };
+    let text = tokio::fs::read(&file).await.map_err(failed)?;
+    let layers: Vec<String> = serde_json::from_slice(&text).map_err(|e| failed(e.into()))?;
+    remove(&file).await?;
+    let Some(lacking) = Layers::lacking(&layers, &here) else { return Ok(None) };
+    if lacking.count() == layers.len() {
+        return Ok(None);
+    }
+    tracing::info!(%image, layers = layers.len(), lacking = lacking.count(), "only what is lacking comes");
+    Ok(Some(StreamId::ImageParts { image, layers: lacking.0 }))
+}
+
+async fn load_from<E: Engine>(
+    tools: &Tools<E>,
+    record: &Record,
+    from: &Peer,
+    stream: StreamId,
+) -> Result<(), CallError> {
     let wanted = &record.spec.image;
     let file = tools.spool.join(format!("{wanted}.image"));
-    let stream = StreamId::Image(wanted.clone());
     receive(tools, record, stream, from, &file, Step::FetchingImage).await?;
-    let loaded = tools.engine.load_image(&file).await?;
+    let loaded = tools.engine.load_image(&file).await;
     remove(&file).await?;
-    if loaded == *wanted {
-        Ok(())
-    } else {
-        Err(CallError::OtherImage { wanted: wanted.clone(), loaded })
+    match loaded? {
+        loaded if loaded == *wanted => Ok(()),
+        loaded => Err(CallError::OtherImage { wanted: wanted.clone(), loaded }),
     }
 }
 

@@ -34,6 +34,15 @@ pub enum StreamId {
     },
     /// A container image, as the engine saves it.
     Image(ImageId),
+    /// The digests of an image's layers, the lowest first, as JSON.
+    ImageLayers(ImageId),
+    /// A container image of which some layers are left out.
+    ImageParts {
+        /// Which image.
+        image: ImageId,
+        /// The layers that are in it: the lowest is bit 0.
+        layers: u128,
+    },
     /// What the target needs to know of a container before its memory is dumped.
     Metadata {
         /// Of which container.
@@ -57,6 +66,10 @@ impl fmt::Display for StreamId {
         match self {
             Self::Checkpoint { container, epoch } => write!(f, "checkpoint {container} {epoch}"),
             Self::Image(image) => write!(f, "image {}", image.short()),
+            Self::ImageLayers(image) => write!(f, "layers of image {}", image.short()),
+            Self::ImageParts { image, layers } => {
+                write!(f, "{} layers of image {}", layers.count_ones(), image.short())
+            }
             Self::Metadata { container, epoch } => write!(f, "metadata {container} {epoch}"),
             Self::Volumes { container, epoch, part } => {
                 write!(f, "volumes {container} {epoch} {part}")
@@ -72,6 +85,8 @@ impl fmt::Debug for StreamId {
                 write!(f, "checkpoint {container:?} {epoch:?}")
             }
             Self::Image(image) => write!(f, "image {image:?}"),
+            Self::ImageLayers(image) => write!(f, "layers of image {image:?}"),
+            Self::ImageParts { image, layers } => write!(f, "layers {layers:b} of image {image:?}"),
             Self::Metadata { container, epoch } => write!(f, "metadata {container:?} {epoch:?}"),
             Self::Volumes { container, epoch, part } => {
                 write!(f, "volumes {container:?} {epoch:?} {part}")

@@ -98,12 +98,17 @@ fn boot() -> Digest {
     digest(&fs::read("/proc/sys/kernel/random/boot_id").unwrap_or_default())
 }
 
-fn identity(stream: &StreamId) -> Digest {
+/// What tells a stream from all others.
+pub(super) fn identity(stream: &StreamId) -> Digest {
     match stream {
         StreamId::Checkpoint { container, epoch } => {
             digest(format!("{container} {epoch}").as_bytes())
         }
         StreamId::Image(image) => digest(image.as_str().as_bytes()),
+        StreamId::ImageLayers(image) => digest(format!("layers {image}").as_bytes()),
+        StreamId::ImageParts { image, layers } => {
+            digest(format!("layers {layers} {image}").as_bytes())
+        }
         StreamId::Volumes { container, epoch, part } => {
             digest(format!("volumes {container} {epoch} {part}").as_bytes())
         }
