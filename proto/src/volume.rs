@@ -23,6 +23,9 @@ pub enum VolumeError {
     /// It has no name and path.
     #[error("`{0}` is not NAME:/path")]
     Form(String),
+    /// It is a directory of the node's.
+    #[error("`{0}` is a directory of one node, which does not move with a container")]
+    Bind(String),
     /// The name is none.
     #[error(transparent)]
     Name(#[from] NameError),
@@ -36,6 +39,9 @@ impl FromStr for Volume {
     fn from_str(text: &str) -> Result<Self, VolumeError> {
         let cut = || text.chars().take(80).collect();
         let (name, path) = text.split_once(':').ok_or_else(|| VolumeError::Form(cut()))?;
+        if name.contains('/') || name.starts_with('.') {
+            return Err(VolumeError::Bind(name.chars().take(80).collect()));
+        }
         let is_place = path.len() <= 4096
             && path.starts_with('/')
             && !path.chars().any(|c| c == ':' || c.is_control())

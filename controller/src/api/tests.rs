@@ -7,6 +7,7 @@ use crate::images::archive::tests::docker_archive;
 use crate::store::ContainerState;
 
 mod networks;
+mod volumes;
 
 struct Rest {
     stand: Stand,

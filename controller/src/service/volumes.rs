@@ -83,7 +83,7 @@ impl Service {
         let mut wanted: Vec<Volume> = Vec::new();
         for text in texts {
             let volume: Volume = text.parse().map_err(|wrong: VolumeError| {
-                let remedy = "name a volume and a path, as in data:/var/lib/data";
+                let remedy = "name a volume and a path in the container, as in data:/var/lib/data";
                 Refusal::new("invalid-volume", wrong.to_string(), remedy)
             })?;
             let clashes = |other: &Volume| other.name == volume.name || other.path == volume.path;

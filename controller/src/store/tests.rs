@@ -185,6 +185,39 @@ fn a_container_of_an_earlier_controller_has_an_interface_with_its_address() {
 }
 
 #[test]
+fn a_volume_is_one_containers_at_a_time_and_where_that_is() {
+    let store = fresh().store;
+    let with = |name: &str, last_octet| {
+        let mut row = container(name, last_octet);
+        row.spec.volumes = vec!["data:/data".parse().unwrap()];
+        row
+    };
+    let volume = || {
+        let volume = store.volumes().unwrap().remove(0);
+        (volume.node.to_string(), volume.container)
+    };
+    let mut first = with("first", 2);
+    store.insert_container(&first).unwrap();
+    assert_eq!(volume(), ("edge-a".into(), Some(first.spec.id)));
+    store.insert_container(&with("second", 3)).unwrap_err();
+    assert_eq!(store.containers().unwrap().len(), 1);
+    first.node = "edge-b".parse().unwrap();
+    store.save_container(&first).unwrap();
+    assert_eq!(volume(), ("edge-b".into(), Some(first.spec.id)));
+    store.delete_volume(&tenant(), &"data".parse().unwrap()).unwrap();
+    assert_eq!(volume().1, Some(first.spec.id), "a container has it");
+
+    store.delete_container(first.spec.id).unwrap();
+    assert_eq!(volume(), ("edge-b".into(), None), "it outlives its container");
+    let mut second = with("second", 3);
+    second.spec.tenant = "alice".parse().unwrap();
+    store.insert_container(&second).unwrap();
+    assert_eq!(store.volumes().unwrap().len(), 2, "another tenant's is another");
+    store.delete_volume(&tenant(), &"data".parse().unwrap()).unwrap();
+    assert_eq!(volume().1, Some(second.spec.id));
+}
+
+#[test]
 fn a_container_that_is_not_there_cannot_be_saved() {
     let saved = fresh().store.save_container(&container("counter", 2));
     assert!(matches!(saved, Err(StoreError::Missing { .. })), "{saved:?}");

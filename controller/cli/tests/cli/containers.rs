@@ -40,6 +40,10 @@ async fn run_sends_everything_it_was_told_and_prints_the_id_once_it_runs() {
         "8080:80",
         "--publish",
         "53/udp@edge-a",
+        "-v",
+        "data:/var/lib/db",
+        "--volume",
+        "logs:/log",
         "counter",
         "--tick",
         "5",
@@ -55,6 +59,7 @@ async fn run_sends_everything_it_was_told_and_prints_the_id_once_it_runs() {
             "env": {"A": "b=c", "TAKEN": "from here"}, "labels": {"tier": "demo"},
             "memory_bytes": 64 << 20, "nano_cpus": 500_000_000, "start": true,
             "networks": ["default", "direct"], "ports": ["8080:80", "53/udp@edge-a"],
+            "volumes": ["data:/var/lib/db", "logs:/log"],
         })
     );
     assert_eq!(asked[1].line, format!("GET /api/v1/events?container={COUNTER}"));
