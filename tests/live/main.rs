@@ -9,6 +9,7 @@ mod criu;
 mod deaths;
 mod engine;
 mod failures;
+mod images;
 mod insider;
 mod joining;
 mod leftovers;
