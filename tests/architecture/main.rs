@@ -6,13 +6,17 @@ use std::process::Command;
 use serde_json::Value;
 
 /// What each crate may use of the fabric's own crates.
-const ARROWS: [(&str, &[&str]); 8] = [
+const ARROWS: [(&str, &[&str]); 9] = [
+    ("godwit-image", &[]),
     ("godwit-trust", &[]),
     ("godwit-proto", &[]),
     ("godwit-bus", &["godwit-proto"]),
     ("godwit-broker", &["godwit-proto"]),
-    ("godwit-agent", &["godwit-proto", "godwit-bus", "godwit-trust"]),
-    ("godwit-controller", &["godwit-proto", "godwit-bus", "godwit-broker", "godwit-trust"]),
+    ("godwit-agent", &["godwit-proto", "godwit-bus", "godwit-image", "godwit-trust"]),
+    (
+        "godwit-controller",
+        &["godwit-proto", "godwit-bus", "godwit-broker", "godwit-image", "godwit-trust"],
+    ),
     ("godwit", &["godwit-proto"]),
     (
         "godwit-tests",
