@@ -16,8 +16,8 @@ use std::path::Path;
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
 
-/// The most layers that are told apart, one bit each; the kernel stacks no more than 127 either.
-pub const MAX_LAYERS: usize = 128;
+/// The most layers that are told apart, one bit each; an image of more comes whole.
+pub const MAX_LAYERS: usize = 64;
 /// The largest description that is read.
 const JSON_BYTES: u64 = 4 << 20;
 /// What says how an archive is laid out.
@@ -64,12 +64,12 @@ struct RootFs {
 
 /// Which layers of an image are meant, by their place from the lowest on.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub struct Layers(pub u128);
+pub struct Layers(pub u64);
 
 impl Layers {
     /// Those of `all` that are not among `held`; `None` when there are too many to be told apart.
     pub fn lacking(all: &[String], held: &BTreeSet<String>) -> Option<Self> {
-        let lacks = |layer| u128::from(!held.contains(layer));
+        let lacks = |layer| u64::from(!held.contains(layer));
         let bits = all.iter().enumerate().map(|(place, layer)| lacks(layer) << place);
         (all.len() <= MAX_LAYERS).then(|| Self(bits.fold(0, |bits, bit| bits | bit)))
     }

@@ -41,7 +41,7 @@ pub enum StreamId {
         /// Which image.
         image: ImageId,
         /// The layers that are in it: the lowest is bit 0.
-        layers: u128,
+        layers: u64,
     },
     /// What the target needs to know of a container before its memory is dumped.
     Metadata {
