@@ -166,6 +166,7 @@ pub async fn run(config: Config, shutdown: CancellationToken) -> Result<(), Agen
         outgoing: Default::default(),
         threads: Default::default(),
         claims: Default::default(),
+        strays: Default::default(),
         unfinished: Default::default(),
         expedite: Expedite::open(&config.run_dir, config.expedite_rcu),
         boot,

@@ -36,7 +36,7 @@ use crate::engine::threads::Threads;
 use crate::engine::{Engine, EngineError, ImageDirs};
 use crate::expedite::Expedite;
 use crate::moments::now_us;
-use crate::network::{Network, NetworkError};
+use crate::network::{Network, NetworkError, Strays};
 use crate::volumes::Volumes;
 pub(crate) use armed::Claim;
 pub(crate) use images::ImageLocks;
@@ -100,6 +100,8 @@ pub(crate) struct Tools<E> {
     pub(crate) threads: Threads,
     /// The addresses that are claimed for containers which do not run here yet.
     pub(crate) claims: Mutex<BTreeMap<ContainerId, Claim>>,
+    /// What comes for containers that are frozen here, as long as nobody claims their addresses.
+    pub(crate) strays: Mutex<BTreeMap<ContainerId, Strays>>,
     pub(crate) expedite: Expedite,
     /// What dumps that failed had sent so far.
     pub(crate) unfinished: Mutex<BTreeMap<ContainerId, Archive>>,
@@ -134,6 +136,10 @@ impl<E> Tools<E> {
 
     fn claims(&self) -> MutexGuard<'_, BTreeMap<ContainerId, Claim>> {
         self.claims.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn strays(&self) -> MutexGuard<'_, BTreeMap<ContainerId, Strays>> {
+        self.strays.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn unfinished(&self) -> MutexGuard<'_, BTreeMap<ContainerId, Archive>> {

@@ -16,6 +16,7 @@
 //!
 //! ```text
 //! ready    Network::ready: a Port, whose calls are cheap enough for the gap
+//! cut      at the source, Strays: kept until the target's announcement is heard, and sent after it
 //! before   Port::guard, Network::hold, then Port::attach and Port::announce
 //! commit   Port::unguard, Held::replay
 //! abort    Port::cut; the source attaches and announces; Held::send_back
@@ -44,6 +45,7 @@ mod overlay;
 mod packet;
 mod port;
 mod rules;
+mod strays;
 mod tenancy;
 #[cfg(test)]
 mod tests;
@@ -69,6 +71,7 @@ use tenancy::Tenancy;
 pub use bridge::filters_bridged_frames;
 pub use hold::{Held, Released};
 pub use port::Port;
+pub use strays::Strays;
 pub(crate) use tracking::time_of_a_reading;
 pub(crate) use trial::trial;
 
@@ -309,6 +312,22 @@ impl Network {
             lines.push(Line::begin(host_end, index, interface.mac, bridge, room)?);
         }
         Ok(Held::new(lines))
+    }
+
+    /// Makes ready to keep what comes for the container between its cut and its next announcement.
+    ///
+    /// Must be called inside a runtime. Errors: `NoLink` without its bridge, `Io`. Cancel-safe.
+    pub async fn strays(
+        &self,
+        id: ContainerId,
+        interfaces: &[Interface],
+    ) -> Result<Strays, NetworkError> {
+        let mut ends = Vec::new();
+        for (ordinal, interface) in interfaces.iter().enumerate() {
+            let bridge = bridge::seen(&self.links, &self.bridge_of(interface)).await?;
+            ends.push((naming::host_end(id, ordinal), bridge));
+        }
+        Strays::open(interfaces, ends, hold::HOLD_BYTES)
     }
 
     async fn filters(id: ContainerId) -> Result<Exchange, NetworkError> {

@@ -3,6 +3,7 @@
 //! exactly once.
 
 mod applications;
+mod attached;
 mod commands;
 mod continuity;
 mod criu;

@@ -90,13 +90,16 @@ pub(super) async fn freeze<E: Engine>(
     let (spec, epoch) = (&record.spec, record.epoch);
     let to = record.peer.clone().ok_or(CallError::NoPeer)?;
     let port = tools.network.ready(spec.id, &spec.interfaces).await?;
+    let strays = tools.network.strays(spec.id, &spec.interfaces).await?;
     tools.begin(record, Step::Freezing);
     let _gap = tools.expedite.begin();
     noted.note(Moment::Freezing);
     tools.engine.freeze(spec, record.mode).await?;
     noted.note(Moment::Frozen);
     // Only what is frozen is cut: a kernel that still runs would answer with a reset.
+    strays.begin()?;
     port.cut()?;
+    tools.strays().insert(spec.id, strays);
     noted.note(Moment::Cut);
     tools.begin(record, Step::Dumping);
     let volumes = volumes::follow(tools, record);
@@ -318,6 +321,9 @@ pub(super) async fn forget<E: Engine>(
         super::calls::sweep(tools, &format!("{container}-")).await?;
     }
     tools.unfinished().remove(&container);
+    if let Some(strays) = { tools.strays().remove(&container) } {
+        strays.send_after();
+    }
     tools.images.clear(container, None)?;
     if let Some(claim) = { tools.claims().remove(&container) }
         && let Err(error) = claim.held.send_back()

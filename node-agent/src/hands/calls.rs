@@ -172,11 +172,16 @@ async fn freeze<E: Engine>(
 ) -> Result<Digest, CallError> {
     let (spec, epoch) = (&record.spec, record.epoch);
     let to = record.peer.clone().ok_or(CallError::NoPeer)?;
+    let strays = tools.network.strays(spec.id, &spec.interfaces).await?;
     tools.begin(record, Step::Freezing);
     noted.note(Moment::Freezing);
     tools.engine.freeze(spec, record.mode).await?;
     noted.note(Moment::Frozen);
     // Only what is frozen is cut: a kernel that still runs would answer with a reset.
+    if record.mode == Mode::Plain {
+        strays.begin()?;
+        tools.strays().insert(spec.id, strays);
+    }
     tools.network.cut(spec.id).await?;
     noted.note(Moment::Cut);
     tools.begin(record, Step::Dumping);

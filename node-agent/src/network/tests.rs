@@ -7,3 +7,4 @@ mod families;
 mod guarding;
 mod holding;
 mod node;
+mod straying;
