@@ -50,7 +50,8 @@ impl<'a> Attached<'a> {
     pub(crate) fn begin(&self, bwlimit: &str) -> Vec<String> {
         let migrate = |name| {
             let limit = ["--bwlimit", bwlimit, "--detach"];
-            let said = self.fabric.godwit(&[&["migrate", name, "--to", "edge-b"][..], &limit].concat());
+            let said =
+                self.fabric.godwit(&[&["migrate", name, "--to", "edge-b"][..], &limit].concat());
             said.ok().trim().to_owned()
         };
         BOTH.map(migrate).into()
@@ -106,9 +107,22 @@ impl<'a> Attached<'a> {
         }
     }
 
+    /// Waits until both are moved.
+    #[track_caller]
+    pub(crate) fn moved(&self, ids: &[String]) {
+        self.over(ids, "moved");
+        assert_eq!(self.fabric.runs_on(), ["edge-b"]);
+    }
+
     /// Waits until the moves are over, as that, and both run at the source and nowhere else.
     #[track_caller]
     pub(crate) fn ends_as(&self, ids: &[String], outcome: &str) {
+        self.over(ids, outcome);
+        assert_eq!(self.fabric.runs_on(), ["edge-a"]);
+    }
+
+    #[track_caller]
+    fn over(&self, ids: &[String], outcome: &str) {
         for id in ids {
             let end = eventually("the move is over", || {
                 let migration = self.migration(id);
@@ -116,7 +130,6 @@ impl<'a> Attached<'a> {
             });
             assert_eq!(end["outcome"], outcome, "{end}");
         }
-        assert_eq!(self.fabric.runs_on(), ["edge-a"]);
     }
 }
 

@@ -10,6 +10,7 @@ mod criu;
 mod deaths;
 mod engine;
 mod failures;
+mod farewells;
 mod insider;
 mod joining;
 mod leftovers;

@@ -17,7 +17,12 @@ fn fabric() -> Fabric {
 }
 
 /// Starts a small counter; `options` go before the image.
-pub(crate) fn start<'a>(fabric: &'a Fabric, name: &str, node: &str, options: &[&str]) -> Insider<'a> {
+pub(crate) fn start<'a>(
+    fabric: &'a Fabric,
+    name: &str,
+    node: &str,
+    options: &[&str],
+) -> Insider<'a> {
     let run = ["run", "--name", name, "--node", node];
     let rest = ["counter:1", "--memory-mb", "16", "--echo", ECHO];
     fabric.godwit(&[&run[..], options, &rest].concat()).ok();
