@@ -28,7 +28,7 @@ use crate::discovery::Discovery;
 use crate::driver::{Driver, Outlets};
 use crate::engine::{Engine, EngineConfig, ImageDirs, Podman};
 use crate::expedite::Expedite;
-use crate::hands::{Hands, ImageLocks, Tools};
+use crate::hands::{Hands, ImageLocks, Tools, claims};
 use crate::ledger::{self, LedgerError};
 use crate::membership::{Membership, MembershipError};
 use crate::network::{Network, NetworkConfig, NetworkError};
@@ -184,6 +184,7 @@ pub async fn run(config: Config, shutdown: CancellationToken) -> Result<(), Agen
     tasks.spawn(hands.serve(errand_inbox));
     tasks.spawn(publish(config.node.clone(), session.clone(), outbox));
     tasks.spawn(greet(session.clone(), driver.clone()));
+    tasks.spawn(claims::follow(session.clone(), tools.clone()));
     tasks.spawn(driver.clone().tick());
     let renewals = membership.map(|membership| {
         let (answers, renewing) = membership.renewing(session.clone());

@@ -10,6 +10,7 @@
 mod armed;
 mod arrived;
 mod calls;
+pub(crate) mod claims;
 mod images;
 mod lane;
 mod looks;
@@ -38,7 +39,7 @@ use crate::expedite::Expedite;
 use crate::moments::now_us;
 use crate::network::{Network, NetworkError, Strays};
 use crate::volumes::Volumes;
-pub(crate) use armed::Claim;
+pub(crate) use claims::Claim;
 pub(crate) use images::ImageLocks;
 use lane::Lane;
 pub(crate) use volumes::Outgoing;

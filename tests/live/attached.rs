@@ -76,12 +76,12 @@ impl<'a> Attached<'a> {
         }
     }
 
-    /// Waits until nothing of edge-a's containers is on a bridge: frozen and cut.
+    /// Waits until no container of a host is on a bridge.
     #[track_caller]
-    pub(crate) fn until_cut(&self) {
+    pub(crate) fn until_cut(&self, host: &str) {
         eventually("both are cut off", || {
             let ports = "ip -o link | grep -E ' gw[0-9a-f]+' | grep master; true";
-            let ports = self.fabric.lab().run("edge-a", &["sh", "-c", ports]).ok();
+            let ports = self.fabric.lab().run(host, &["sh", "-c", ports]).ok();
             if ports.is_empty() { Ok(()) } else { Err(ports) }
         });
     }
@@ -121,14 +121,20 @@ impl<'a> Attached<'a> {
         assert_eq!(self.fabric.runs_on(), ["edge-a"]);
     }
 
+    /// How the move ended.
+    #[track_caller]
+    pub(crate) fn outcome(&self, id: &str) -> Value {
+        let end = eventually("the move is over", || {
+            let migration = self.migration(id);
+            if migration["settled"] == true { Ok(migration) } else { Err(migration) }
+        });
+        end["outcome"].clone()
+    }
+
     #[track_caller]
     fn over(&self, ids: &[String], outcome: &str) {
         for id in ids {
-            let end = eventually("the move is over", || {
-                let migration = self.migration(id);
-                if migration["settled"] == true { Ok(migration) } else { Err(migration) }
-            });
-            assert_eq!(end["outcome"], outcome, "{end}");
+            assert_eq!(self.outcome(id), outcome, "{}", self.migration(id));
         }
     }
 }
@@ -170,7 +176,7 @@ fn clients_stay_connected_to_the_source_of_a_move_that_ends_at_any_step() {
             }
             let ids = attached.begin(SLOW);
             if step == Step::Dumping {
-                attached.until_cut();
+                attached.until_cut("edge-a");
                 source.await_waiting();
             } else {
                 attached.until_claimed(claimed + BOTH.len());

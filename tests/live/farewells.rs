@@ -81,7 +81,7 @@ fn who_leaves_in_the_gap_is_gone_after_it_and_who_comes_is_answered() {
     let ids = attached.begin(SLOW);
     // Frozen and cut, and nobody has the address.
     criu.await_waiting();
-    attached.until_cut();
+    attached.until_cut("edge-a");
     early.iter_mut().for_each(Leaver::leave);
     let comers = std::thread::scope(|scope| {
         let comers = BOTH.map(|name| {

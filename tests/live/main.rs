@@ -16,6 +16,7 @@ mod joining;
 mod leftovers;
 mod moves;
 mod networks;
+mod outages;
 mod scene;
 mod sessions;
 mod siege;
