@@ -5,6 +5,7 @@
 mod applications;
 mod attached;
 mod commands;
+mod conflicts;
 mod continuity;
 mod criu;
 mod deaths;

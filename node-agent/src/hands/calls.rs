@@ -56,6 +56,7 @@ async fn do_it<E: Engine>(
             withdraw(tools, spec.id, record.epoch).await?;
             armed::forget(tools, spec.id, None).await?;
             tools.network.ensure(spec.id, &spec.interfaces).await?;
+            tools.network.must_be_free(&spec.interfaces).await?;
             tools.network.attach(spec.id, &spec.interfaces).await?;
             tools.engine.start(spec).await?;
         }

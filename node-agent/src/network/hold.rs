@@ -255,11 +255,11 @@ fn is_for_many(ethernet: &[u8]) -> bool {
     ethernet.first().is_none_or(|byte| byte & 1 == 1)
 }
 
-const RETURN: u32 = libc::BPF_RET | libc::BPF_K;
-const LOAD_BYTE: u32 = libc::BPF_LD | libc::BPF_B | libc::BPF_ABS;
-const LOAD_HALF: u32 = libc::BPF_LD | libc::BPF_H | libc::BPF_ABS;
+pub(super) const RETURN: u32 = libc::BPF_RET | libc::BPF_K;
+pub(super) const LOAD_BYTE: u32 = libc::BPF_LD | libc::BPF_B | libc::BPF_ABS;
+pub(super) const LOAD_HALF: u32 = libc::BPF_LD | libc::BPF_H | libc::BPF_ABS;
 const LOAD_WORD: u32 = libc::BPF_LD | libc::BPF_W | libc::BPF_ABS;
-const IF_EQUAL: u32 = libc::BPF_JMP | libc::BPF_JEQ | libc::BPF_K;
+pub(super) const IF_EQUAL: u32 = libc::BPF_JMP | libc::BPF_JEQ | libc::BPF_K;
 const IF_SET: u32 = libc::BPF_JMP | libc::BPF_JSET | libc::BPF_K;
 
 /// Passes what comes to a bridge for that hardware address, but nothing by which neighbours ask and
@@ -318,13 +318,13 @@ fn leaving_for(mac: [u8; 6]) -> [sock_filter; 18] {
 
 const ICMPV6: u32 = 58;
 const SOLICITATION: u32 = 135;
-const ADVERTISEMENT: u32 = 136;
+pub(super) const ADVERTISEMENT: u32 = 136;
 
-fn statement(code: u32, k: u32) -> sock_filter {
+pub(super) fn statement(code: u32, k: u32) -> sock_filter {
     jump(code, k, 0, 0)
 }
 
 /// `yes` and `no` are how many instructions are left out.
-fn jump(code: u32, k: u32, yes: u8, no: u8) -> sock_filter {
+pub(super) fn jump(code: u32, k: u32, yes: u8, no: u8) -> sock_filter {
     sock_filter { code: code as u16, jt: yes, jf: no, k }
 }
