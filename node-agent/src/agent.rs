@@ -24,11 +24,12 @@ use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
 use crate::config::Config;
+use crate::conflicts;
 use crate::discovery::Discovery;
 use crate::driver::{Driver, Outlets};
 use crate::engine::{Engine, EngineConfig, ImageDirs, Podman};
 use crate::expedite::Expedite;
-use crate::hands::{Hands, ImageLocks, Tools};
+use crate::hands::{Hands, ImageLocks, Tools, claims};
 use crate::ledger::{self, LedgerError};
 use crate::membership::{Membership, MembershipError};
 use crate::network::{Network, NetworkConfig, NetworkError};
@@ -166,6 +167,8 @@ pub async fn run(config: Config, shutdown: CancellationToken) -> Result<(), Agen
         outgoing: Default::default(),
         threads: Default::default(),
         claims: Default::default(),
+        strays: Default::default(),
+        watched: Default::default(),
         unfinished: Default::default(),
         expedite: Expedite::open(&config.run_dir, config.expedite_rcu),
         boot,
@@ -175,6 +178,9 @@ pub async fn run(config: Config, shutdown: CancellationToken) -> Result<(), Agen
     });
     let hands = Hands::new(tools.clone(), driver.clone());
     for record in &records {
+        if !record.phase.is_over() {
+            tools.watched().note(record);
+        }
         tools.network.resume(record.spec.id, &record.spec.interfaces).await?;
     }
     hands.resume(&records).await;
@@ -183,6 +189,8 @@ pub async fn run(config: Config, shutdown: CancellationToken) -> Result<(), Agen
     tasks.spawn(hands.serve(errand_inbox));
     tasks.spawn(publish(config.node.clone(), session.clone(), outbox));
     tasks.spawn(greet(session.clone(), driver.clone()));
+    tasks.spawn(claims::follow(session.clone(), tools.clone()));
+    tasks.spawn(conflicts::follow(tools.clone(), messages.clone()));
     tasks.spawn(driver.clone().tick());
     let renewals = membership.map(|membership| {
         let (answers, renewing) = membership.renewing(session.clone());

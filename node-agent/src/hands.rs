@@ -10,6 +10,7 @@
 mod armed;
 mod arrived;
 mod calls;
+pub(crate) mod claims;
 mod images;
 mod lane;
 mod looks;
@@ -31,14 +32,15 @@ use tokio::sync::mpsc;
 use tokio::task::JoinSet;
 use uuid::Uuid;
 
+use crate::conflicts::Watched;
 use crate::driver::{Driver, Errand};
 use crate::engine::threads::Threads;
 use crate::engine::{Engine, EngineError, ImageDirs};
 use crate::expedite::Expedite;
 use crate::moments::now_us;
-use crate::network::{Network, NetworkError};
+use crate::network::{Network, NetworkError, Strays};
 use crate::volumes::Volumes;
-pub(crate) use armed::Claim;
+pub(crate) use claims::Claim;
 pub(crate) use images::ImageLocks;
 use lane::Lane;
 pub(crate) use volumes::Outgoing;
@@ -100,6 +102,10 @@ pub(crate) struct Tools<E> {
     pub(crate) threads: Threads,
     /// The addresses that are claimed for containers which do not run here yet.
     pub(crate) claims: Mutex<BTreeMap<ContainerId, Claim>>,
+    /// What comes for containers that are frozen here, as long as nobody claims their addresses.
+    pub(crate) strays: Mutex<BTreeMap<ContainerId, Strays>>,
+    /// Whose addresses nobody else is to have.
+    pub(crate) watched: Mutex<Watched>,
     pub(crate) expedite: Expedite,
     /// What dumps that failed had sent so far.
     pub(crate) unfinished: Mutex<BTreeMap<ContainerId, Archive>>,
@@ -134,6 +140,14 @@ impl<E> Tools<E> {
 
     fn claims(&self) -> MutexGuard<'_, BTreeMap<ContainerId, Claim>> {
         self.claims.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn strays(&self) -> MutexGuard<'_, BTreeMap<ContainerId, Strays>> {
+        self.strays.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub(crate) fn watched(&self) -> MutexGuard<'_, Watched> {
+        self.watched.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn unfinished(&self) -> MutexGuard<'_, BTreeMap<ContainerId, Archive>> {
@@ -261,6 +275,10 @@ impl<E: Engine> Hands<E> {
     fn begin(&mut self, record: Box<Record>, number: u64, call: Call) {
         let container = record.spec.id;
         self.tools.note_ledgered(&record);
+        match call {
+            Call::Destroy => self.tools.watched().forget(container),
+            _ => self.tools.watched().note(&record),
+        }
         let before = self.lanes.remove(&container);
         let (tools, driver) = (self.tools.clone(), self.driver.clone());
         let lane = Lane::begin(before, async move {

@@ -27,6 +27,7 @@
 pub mod agent;
 pub mod cli;
 pub mod config;
+mod conflicts;
 pub mod criu;
 pub mod discovery;
 pub mod doctor;

@@ -16,6 +16,7 @@
 //!
 //! ```text
 //! ready    Network::ready: a Port, whose calls are cheap enough for the gap
+//! cut      at the source, Strays: kept until the target's announcement is heard, and sent after it
 //! before   Port::guard, Network::hold, then Port::attach and Port::announce
 //! commit   Port::unguard, Held::replay
 //! abort    Port::cut; the source attaches and announces; Held::send_back
@@ -32,6 +33,7 @@
 mod announce;
 mod bridge;
 mod closing;
+mod conflict;
 mod exchange;
 mod forwarding;
 mod guard;
@@ -44,6 +46,7 @@ mod overlay;
 mod packet;
 mod port;
 mod rules;
+mod strays;
 mod tenancy;
 #[cfg(test)]
 mod tests;
@@ -67,8 +70,10 @@ use port::End;
 use tenancy::Tenancy;
 
 pub use bridge::filters_bridged_frames;
+pub use conflict::{Holder, Neighbours};
 pub use hold::{Held, Released};
 pub use port::Port;
+pub use strays::Strays;
 pub(crate) use tracking::time_of_a_reading;
 pub(crate) use trial::trial;
 
@@ -94,6 +99,18 @@ pub enum NetworkError {
     /// A link that should be there is not.
     #[error("no link `{0}` on this node")]
     NoLink(String),
+    /// An address is somebody else's.
+    #[error(
+        "another machine on the network has the container's address {ip}: its hardware address is {}. \
+         Take the address from it, or keep it out of the controller's --pool and make the container anew",
+        colons(mac)
+    )]
+    Taken {
+        /// The address.
+        ip: IpAddr,
+        /// Whose it is.
+        mac: [u8; 6],
+    },
     /// nft did not take the rules.
     #[error("nft refused the rules of a network: {said}")]
     Rules {
@@ -311,6 +328,52 @@ impl Network {
         Ok(Held::new(lines))
     }
 
+    /// Hears who says on the nodes' network which addresses are his.
+    ///
+    /// Must be called inside a runtime. Errors: `Io`.
+    pub async fn neighbours(&self) -> Result<Neighbours, NetworkError> {
+        let bridge = bridge::seen(&self.links, &self.config.bridge).await?;
+        let listening = Neighbours::at(bridge);
+        listening.map_err(|source| NetworkError::Io {
+            what: format!("listening at {}", self.config.bridge),
+            source,
+        })
+    }
+
+    /// Makes sure that nobody on the nodes' network has an address of these interfaces. Tenants'
+    /// networks have no other machines.
+    ///
+    /// Errors: `Taken`; `Io`.
+    pub async fn must_be_free(&self, interfaces: &[Interface]) -> Result<(), NetworkError> {
+        for interface in interfaces.iter().filter(|interface| interface.overlay.is_none()) {
+            let asked = self.neighbours().await?.other_holder(interface).await;
+            let other = asked.map_err(|source| NetworkError::Io {
+                what: "asking who has the container's address".into(),
+                source,
+            })?;
+            if let Some(other) = other {
+                return Err(other.into());
+            }
+        }
+        Ok(())
+    }
+
+    /// Makes ready to keep what comes for the container between its cut and its next announcement.
+    ///
+    /// Must be called inside a runtime. Errors: `NoLink` without its bridge, `Io`. Cancel-safe.
+    pub async fn strays(
+        &self,
+        id: ContainerId,
+        interfaces: &[Interface],
+    ) -> Result<Strays, NetworkError> {
+        let mut ends = Vec::new();
+        for (ordinal, interface) in interfaces.iter().enumerate() {
+            let bridge = bridge::seen(&self.links, &self.bridge_of(interface)).await?;
+            ends.push((naming::host_end(id, ordinal), bridge));
+        }
+        Strays::open(interfaces, ends, hold::HOLD_BYTES)
+    }
+
     async fn filters(id: ContainerId) -> Result<Exchange, NetworkError> {
         let opened = port::filters(&Self::path(id)).await;
         opened.map_err(failed_at("opening a netfilter socket in", id))
@@ -338,6 +401,16 @@ impl Network {
         netns::remove(&Self::path(id)).await?;
         self.tenancy.lock().await.leave(id).await
     }
+}
+
+impl From<Holder> for NetworkError {
+    fn from(Holder { ip, mac }: Holder) -> Self {
+        Self::Taken { ip, mac }
+    }
+}
+
+fn colons(mac: &[u8; 6]) -> String {
+    mac.map(|byte| format!("{byte:02x}")).join(":")
 }
 
 /// Allows IPv6 on an interface, whatever the node has of it, and no addresses or routes but those

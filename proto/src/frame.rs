@@ -65,6 +65,13 @@ pub enum FromNode {
     },
     /// When the parts of a hand-over came about; for people, nothing rests on it.
     Moments(Moments),
+    /// What is wrong with a container that runs, or that nothing is any more; for people.
+    Noticed {
+        /// The container.
+        container: ContainerId,
+        /// What the operator is to know.
+        what: Option<String>,
+    },
 }
 
 /// What a controller may ask of a node besides orders.

@@ -9,8 +9,8 @@ use godwit_tests::{Fabric, eventually};
 const SCRIPT: &str = "#!/bin/sh
 images=/proc/$$/fd/200
 [ -e $images ] || exec /usr/sbin/criu.real \"$@\"
-while [ -e /lab/criu-fails ]; do [ -e $images/core-1.img ] && exit 1; sleep 0.05; done
-while [ -e /lab/criu-waits ]; do touch /lab/criu-is-waiting; sleep 0.05; done
+while [ -e /lab/HOST/criu-fails ]; do [ -e $images/core-1.img ] && exit 1; sleep 0.05; done
+while [ -e /lab/HOST/criu-waits ]; do touch /lab/HOST/criu-is-waiting; sleep 0.05; done
 exec /usr/sbin/criu.real \"$@\"
 ";
 
@@ -22,11 +22,13 @@ pub(crate) struct Criu {
 impl Criu {
     /// Puts it there and has the agent find it fit.
     pub(crate) fn install(fabric: &Fabric, host: &str) -> Self {
-        let share = fabric.lab().share();
-        std::fs::write(share.join("criu"), SCRIPT).expect("the shared directory");
-        let install =
-            "mv /usr/sbin/criu /usr/sbin/criu.real && install -m755 /lab/criu /usr/sbin/criu";
-        fabric.lab().run(host, &["sh", "-c", install]).ok();
+        let share = fabric.lab().share().join(host);
+        std::fs::create_dir_all(&share).expect("the shared directory");
+        std::fs::write(share.join("criu"), SCRIPT.replace("HOST", host)).expect("a script");
+        let install = format!(
+            "mv /usr/sbin/criu /usr/sbin/criu.real && install -m755 /lab/{host}/criu /usr/sbin/criu"
+        );
+        fabric.lab().run(host, &["sh", "-c", &install]).ok();
         fabric.terminate(host);
         fabric.start_agent(host);
         fabric.await_fit(host);
@@ -52,7 +54,7 @@ impl Criu {
 
     /// From now on it works, and goes on where it waited.
     pub(crate) fn work(&self) {
-        for told in ["criu-fails", "criu-waits"] {
+        for told in ["criu-fails", "criu-waits", "criu-is-waiting"] {
             let _never_told = std::fs::remove_file(self.share.join(told));
         }
     }

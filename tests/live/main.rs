@@ -3,18 +3,22 @@
 //! exactly once.
 
 mod applications;
+mod attached;
 mod commands;
+mod conflicts;
 mod continuity;
 mod criu;
 mod deaths;
 mod engine;
 mod failures;
+mod farewells;
 mod images;
 mod insider;
 mod joining;
 mod leftovers;
 mod moves;
 mod networks;
+mod outages;
 mod scene;
 mod sessions;
 mod siege;

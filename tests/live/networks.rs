@@ -17,21 +17,26 @@ fn fabric() -> Fabric {
 }
 
 /// Starts a small counter; `options` go before the image.
-fn start<'a>(fabric: &'a Fabric, name: &str, node: &str, options: &[&str]) -> Insider<'a> {
+pub(crate) fn start<'a>(
+    fabric: &'a Fabric,
+    name: &str,
+    node: &str,
+    options: &[&str],
+) -> Insider<'a> {
     let run = ["run", "--name", name, "--node", node];
     let rest = ["counter:1", "--memory-mb", "16", "--echo", ECHO];
     fabric.godwit(&[&run[..], options, &rest].concat()).ok();
     Insider::of(fabric, name)
 }
 
-fn moved(fabric: &Fabric, name: &str, to: &str) {
+pub(crate) fn moved(fabric: &Fabric, name: &str, to: &str) {
     let said = fabric.godwit(&["migrate", name, "--to", to]);
     assert_eq!(said.code, 0, "{name} to {to}: {}{}", said.out, said.err);
 }
 
 /// Nothing was lost on the way.
 #[track_caller]
-fn unharmed(what: &str, dial: Dial<'_>) {
+pub(crate) fn unharmed(what: &str, dial: Dial<'_>) {
     let seen = dial.hang_up();
     assert_eq!((seen.wrong, &seen.lost), (0, &None), "{what}: {seen:?}");
 }

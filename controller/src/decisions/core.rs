@@ -27,6 +27,8 @@ pub(super) struct Core {
     pub(super) containers: BTreeMap<ContainerId, ContainerRow>,
     /// What each node said last of each container, under the present run.
     pub(super) reports: BTreeMap<(ContainerId, NodeId), Report>,
+    /// What is wrong with containers that run.
+    pub(super) notices: BTreeMap<ContainerId, String>,
     pub(super) ticks: u32,
     pub(super) clocks: BTreeMap<Key, Clock>,
     pub(super) questions: BTreeMap<u64, Reply<NodeAnswer>>,
@@ -57,6 +59,7 @@ impl Core {
             desk,
             containers,
             reports: BTreeMap::new(),
+            notices: BTreeMap::new(),
             ticks: 0,
             clocks: BTreeMap::new(),
             questions: BTreeMap::new(),
@@ -151,6 +154,7 @@ impl Core {
                 Ok(())
             }
             FromNode::Moments(moments) => self.note_moments(&moments),
+            FromNode::Noticed { container, what } => self.note_notice(node, container, what),
             FromNode::Answer { number, answer } => {
                 if let Some(reply) = self.questions.remove(&number) {
                     let refusal = |words| {
@@ -213,6 +217,23 @@ impl Core {
         self.world.store.save_attempt(&stored)
     }
 
+    /// What the holder says counts; that nothing is wrong any more, a former one may say too.
+    fn note_notice(
+        &mut self,
+        node: &NodeId,
+        id: ContainerId,
+        what: Option<String>,
+    ) -> Result<(), StoreError> {
+        let Some(row) = self.containers.get(&id) else { return Ok(()) };
+        let (state, is_holder) = (row.state, row.node == *node);
+        match &what {
+            Some(what) if is_holder => self.notices.insert(id, what.clone()),
+            Some(_) => return Ok(()),
+            None => self.notices.remove(&id),
+        };
+        if state == ContainerState::Running { self.set_state(id, state, what) } else { Ok(()) }
+    }
+
     pub(super) fn tick(&mut self) -> Result<(), StoreError> {
         let now = self.now();
         self.desk.tick(&mut self.world, now)?;
@@ -260,9 +281,11 @@ impl Core {
             return Ok(());
         }
         self.change(id, |row| {
+            if row.state != state {
+                row.since = Timestamp::now();
+            }
             row.state = state;
             row.error = error;
-            row.since = Timestamp::now();
         })?;
         self.show(id);
         Ok(())

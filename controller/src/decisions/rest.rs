@@ -129,6 +129,7 @@ impl Core {
     pub(super) fn removed(&mut self, id: ContainerId) -> Result<(), StoreError> {
         self.world.store.delete_container(id)?;
         self.reports.retain(|(of, _), _| *of != id);
+        self.notices.remove(&id);
         if let Some(row) = self.containers.remove(&id) {
             let _ = self.events.send(Event::Container(ContainerView::removed(&row)));
         }
@@ -140,7 +141,9 @@ impl Core {
         let Some(report) = self.said(id).cloned() else { return Ok(()) };
         let was = self.containers.get(&id).map(|row| row.state);
         let (state, error) = match report.phase {
-            Phase::Active | Phase::Kept => (ContainerState::Running, None),
+            Phase::Active | Phase::Kept => {
+                (ContainerState::Running, self.notices.get(&id).cloned())
+            }
             Phase::Stopped => (ContainerState::Stopped, None),
             Phase::Ran => (ContainerState::Exited, report.reason.clone()),
             // Back from a fence, with its files and without its processes.

@@ -22,11 +22,10 @@ use godwit_proto::topic::Peer;
 use tokio::sync::watch;
 
 use super::calls::watched;
+use super::claims::{self, Claim};
 use super::{CallError, Tools, arrived, told, volumes};
 use crate::engine::{Engine, ImageSink};
-use crate::expedite::Gap;
 use crate::moments::Noted;
-use crate::network::{Held, Port};
 
 /// Tells the target how much memory it is to expect.
 const EXPECTED: &str = "expected-bytes";
@@ -41,13 +40,6 @@ const SMALL_BYTES: u64 = 32 << 20;
 
 /// Where images are received, in the directory that they belong into.
 const INCOMING: &str = "incoming";
-
-/// A container's address on a node where it does not run yet.
-pub(crate) struct Claim {
-    port: Port,
-    held: Held,
-    _gap: Gap,
-}
 
 /// Source: what podman knows of the container is on offer, and the checkpoint waits.
 pub(super) async fn arm<E: Engine>(
@@ -90,13 +82,16 @@ pub(super) async fn freeze<E: Engine>(
     let (spec, epoch) = (&record.spec, record.epoch);
     let to = record.peer.clone().ok_or(CallError::NoPeer)?;
     let port = tools.network.ready(spec.id, &spec.interfaces).await?;
+    let strays = tools.network.strays(spec.id, &spec.interfaces).await?;
     tools.begin(record, Step::Freezing);
     let _gap = tools.expedite.begin();
     noted.note(Moment::Freezing);
     tools.engine.freeze(spec, record.mode).await?;
     noted.note(Moment::Frozen);
     // Only what is frozen is cut: a kernel that still runs would answer with a reset.
+    strays.begin()?;
     port.cut()?;
+    tools.strays().insert(spec.id, strays);
     noted.note(Moment::Cut);
     tools.begin(record, Step::Dumping);
     let volumes = volumes::follow(tools, record);
@@ -219,6 +214,7 @@ pub(super) async fn fetch<E: Engine>(
     let incoming = images.join(INCOMING);
     let transfer = tools.streams.receive_archive(stream, from.into(), incoming.clone(), options);
     let (mut progress, nearing) = (transfer.progress(), transfer.progress());
+    let renewed = claims::renew(tools, container, transfer.progress());
     let first_byte = async {
         let has_come = progress.wait_for(|at| at.wire_bytes > 0).await.is_ok();
         // Where none came the transfer has failed, and says so itself.
@@ -226,7 +222,7 @@ pub(super) async fn fetch<E: Engine>(
             return Ok(());
         }
         noted.note(Moment::FirstByte);
-        claim(tools, record).await
+        claims::claim(tools, record).await
     };
     let received = async {
         let digest = watched(tools, record, transfer, Step::Transferring).await?;
@@ -241,7 +237,11 @@ pub(super) async fn fetch<E: Engine>(
     };
     // Whoever fails fails the rest at once: the source is frozen and waits to hear of it.
     let volumes = volumes::fetch_rest(tools, record);
-    let (digest, (), (), ()) = tokio::try_join!(received, first_byte, armed, volumes)?;
+    let all = async { tokio::try_join!(received, first_byte, armed, volumes) };
+    let (digest, (), (), ()) = tokio::select! {
+        all = all => all?,
+        error = renewed => return Err(error),
+    };
     move_up(&incoming, &images).map_err(|source| failed("moving", &incoming, source))?;
     arrived::note(&images, tools.boot, digest).await?;
     Ok(digest)
@@ -276,9 +276,12 @@ pub(super) async fn open<E: Engine>(
         stage(tools, record, noted).await?;
     }
     tools.begin(record, Step::Opening);
-    let claim = tools.claims().remove(&spec.id);
+    let mut claim = tools.claims().remove(&spec.id);
+    if let Some(claim) = &mut claim {
+        claim.renew()?;
+    }
     let runs = || {
-        let Some(Claim { port, held, _gap }) = claim else { return };
+        let Some(Claim { port, held, .. }) = claim else { return };
         if let Err(error) = port.unguard() {
             tracing::error!(container = %spec.id, %error, "the guard stays: attaching drops it");
         }
@@ -318,26 +321,15 @@ pub(super) async fn forget<E: Engine>(
         super::calls::sweep(tools, &format!("{container}-")).await?;
     }
     tools.unfinished().remove(&container);
+    if let Some(strays) = { tools.strays().remove(&container) } {
+        strays.send_after();
+    }
     tools.images.clear(container, None)?;
     if let Some(claim) = { tools.claims().remove(&container) }
         && let Err(error) = claim.held.send_back()
     {
         tracing::warn!(%container, %error, "held frames are lost");
     }
-    Ok(())
-}
-
-/// Takes the address over: nothing gets in or out, and what comes for it is held.
-async fn claim<E: Engine>(tools: &Tools<E>, record: &Record) -> Result<(), CallError> {
-    let spec = &record.spec;
-    let gap = tools.expedite.begin();
-    let port = tools.network.ready(spec.id, &spec.interfaces).await?;
-    port.guard()?;
-    let held = tools.network.hold(spec.id, &spec.interfaces).await?;
-    port.attach()?;
-    port.announce()?;
-    tracing::info!(container = %spec.id, "the address is claimed: frames for it are held here");
-    tools.claims().insert(spec.id, Claim { port, held, _gap: gap });
     Ok(())
 }
 

@@ -56,6 +56,7 @@ async fn do_it<E: Engine>(
             withdraw(tools, spec.id, record.epoch).await?;
             armed::forget(tools, spec.id, None).await?;
             tools.network.ensure(spec.id, &spec.interfaces).await?;
+            tools.network.must_be_free(&spec.interfaces).await?;
             tools.network.attach(spec.id, &spec.interfaces).await?;
             tools.engine.start(spec).await?;
         }
@@ -172,11 +173,16 @@ async fn freeze<E: Engine>(
 ) -> Result<Digest, CallError> {
     let (spec, epoch) = (&record.spec, record.epoch);
     let to = record.peer.clone().ok_or(CallError::NoPeer)?;
+    let strays = tools.network.strays(spec.id, &spec.interfaces).await?;
     tools.begin(record, Step::Freezing);
     noted.note(Moment::Freezing);
     tools.engine.freeze(spec, record.mode).await?;
     noted.note(Moment::Frozen);
     // Only what is frozen is cut: a kernel that still runs would answer with a reset.
+    if record.mode == Mode::Plain {
+        strays.begin()?;
+        tools.strays().insert(spec.id, strays);
+    }
     tools.network.cut(spec.id).await?;
     noted.note(Moment::Cut);
     tools.begin(record, Step::Dumping);

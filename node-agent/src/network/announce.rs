@@ -74,10 +74,10 @@ fn unsolicited_advertisement(mac: [u8; 6], ip: Ipv6Addr) -> Vec<u8> {
     frame
 }
 
-const ICMPV6: u8 = 58;
+pub(super) const ICMPV6: u8 = 58;
 
 /// The checksum of a message of ICMPv6, with its pseudo-header (RFC 8200, 8.1).
-fn checksum(from: Ipv6Addr, to: Ipv6Addr, body: &[u8]) -> u16 {
+pub(super) fn checksum(from: Ipv6Addr, to: Ipv6Addr, body: &[u8]) -> u16 {
     let length = [0, 0, 0, body.len() as u8];
     let pseudo = [&from.octets()[..], &to.octets(), &length, &[0, 0, 0, ICMPV6]].concat();
     let words = pseudo.chunks(2).chain(body.chunks(2));

@@ -137,6 +137,37 @@ impl Line {
         }
     }
 
+    /// Opens what keeps frames for a container that is about to be cut off the bridge: those that
+    /// come to the bridge itself, whoever they are for. Deaf until [`Line::keep`].
+    pub(super) fn before_the_cut(
+        host_end: String,
+        bridge: Bridge,
+        room: usize,
+    ) -> Result<Self, NetworkError> {
+        let open = || {
+            let frames = PacketSocket::open()?;
+            frames.offloads()?;
+            frames.room(room)?;
+            frames.filter(&[statement(RETURN, 0)])?;
+            frames.bind(bridge.index, Receive::Filtered)?;
+            // Or the bridge sees of what nobody has only what is sent from here.
+            frames.hear_all(bridge.index)?;
+            Ok(frames)
+        };
+        match open() {
+            Ok(frames) => Ok(Self { frames, host_end, bridge, lost: AtomicU64::new(0) }),
+            Err(source) => {
+                Err(NetworkError::Io { what: format!("keeping frames for {host_end}"), source })
+            }
+        }
+    }
+
+    /// Keeps what comes for that hardware address from now on.
+    pub(super) fn keep(&self, mac: [u8; 6]) -> Result<(), NetworkError> {
+        let kept = self.frames.filter(&coming_for(mac));
+        kept.map_err(|source| self.failed("keeping frames for", source))
+    }
+
     fn dropped(&self) -> u64 {
         let lost = u64::from(self.frames.lost().unwrap_or(0));
         self.lost.fetch_add(lost, Ordering::Relaxed) + lost
@@ -148,7 +179,7 @@ impl Line {
         released.map_err(|source| self.failed("replaying frames through", source))
     }
 
-    fn send_back(&self) -> Result<Released, NetworkError> {
+    pub(super) fn send_back(&self) -> Result<Released, NetworkError> {
         self.stop()?;
         let released = self.bridge.sender().and_then(|bridge| {
             self.drain(|frame| {
@@ -224,12 +255,37 @@ fn is_for_many(ethernet: &[u8]) -> bool {
     ethernet.first().is_none_or(|byte| byte & 1 == 1)
 }
 
-const RETURN: u32 = libc::BPF_RET | libc::BPF_K;
-const LOAD_BYTE: u32 = libc::BPF_LD | libc::BPF_B | libc::BPF_ABS;
-const LOAD_HALF: u32 = libc::BPF_LD | libc::BPF_H | libc::BPF_ABS;
+pub(super) const RETURN: u32 = libc::BPF_RET | libc::BPF_K;
+pub(super) const LOAD_BYTE: u32 = libc::BPF_LD | libc::BPF_B | libc::BPF_ABS;
+pub(super) const LOAD_HALF: u32 = libc::BPF_LD | libc::BPF_H | libc::BPF_ABS;
 const LOAD_WORD: u32 = libc::BPF_LD | libc::BPF_W | libc::BPF_ABS;
-const IF_EQUAL: u32 = libc::BPF_JMP | libc::BPF_JEQ | libc::BPF_K;
+pub(super) const IF_EQUAL: u32 = libc::BPF_JMP | libc::BPF_JEQ | libc::BPF_K;
 const IF_SET: u32 = libc::BPF_JMP | libc::BPF_JSET | libc::BPF_K;
+
+/// Passes what comes to a bridge for that hardware address, but nothing by which neighbours ask and
+/// answer.
+fn coming_for(mac: [u8; 6]) -> Vec<sock_filter> {
+    // Whichever way it goes; what is for everyone is not this one's.
+    let mut program = leaving_for(mac)[2..].to_vec();
+    let for_everyone = program.len() - 4;
+    program[for_everyone] = statement(RETURN, 0);
+    program
+}
+
+/// Passes what that hardware address says to everyone.
+pub(super) fn announced_by(mac: [u8; 6]) -> [sock_filter; 8] {
+    let [a, b, c, d, e, f] = mac;
+    [
+        statement(LOAD_WORD, 6),
+        jump(IF_EQUAL, u32::from_be_bytes([a, b, c, d]), 0, 5),
+        statement(LOAD_HALF, 10),
+        jump(IF_EQUAL, u32::from(u16::from_be_bytes([e, f])), 0, 3),
+        statement(LOAD_BYTE, 0),
+        jump(IF_SET, 1, 0, 1),
+        statement(RETURN, u32::MAX),
+        statement(RETURN, 0),
+    ]
+}
 
 /// Passes what leaves through the link for that hardware address or for everyone, but nothing by
 /// which neighbours ask and answer, ARP or its like of IPv6: that is for the moment, and the kernel
@@ -262,13 +318,13 @@ fn leaving_for(mac: [u8; 6]) -> [sock_filter; 18] {
 
 const ICMPV6: u32 = 58;
 const SOLICITATION: u32 = 135;
-const ADVERTISEMENT: u32 = 136;
+pub(super) const ADVERTISEMENT: u32 = 136;
 
-fn statement(code: u32, k: u32) -> sock_filter {
+pub(super) fn statement(code: u32, k: u32) -> sock_filter {
     jump(code, k, 0, 0)
 }
 
 /// `yes` and `no` are how many instructions are left out.
-fn jump(code: u32, k: u32, yes: u8, no: u8) -> sock_filter {
+pub(super) fn jump(code: u32, k: u32, yes: u8, no: u8) -> sock_filter {
     sock_filter { code: code as u16, jt: yes, jf: no, k }
 }

@@ -4,13 +4,14 @@
 
 use std::ffi::c_void;
 use std::io;
-use std::os::fd::{AsRawFd, OwnedFd};
+use std::os::fd::{AsRawFd, OwnedFd, RawFd};
 
 use nix::errno::Errno;
 use nix::libc;
 use nix::sys::socket::{
     AddressFamily, MsgFlags, SockFlag, SockType, recv, send, setsockopt, socket, sockopt,
 };
+use tokio::io::unix::AsyncFd;
 
 use super::closing::ClosedLater;
 
@@ -85,6 +86,17 @@ impl PacketSocket {
         Ok(Errno::result(bound).map(drop)?)
     }
 
+    /// Has the link of that index take what is for others too, as long as the socket is open.
+    pub(super) fn hear_all(&self, index: u32) -> io::Result<()> {
+        let request = libc::packet_mreq {
+            mr_ifindex: index.cast_signed(),
+            mr_type: libc::PACKET_MR_PROMISC as u16,
+            mr_alen: 0,
+            mr_address: [0; 8],
+        };
+        self.set(libc::SOL_PACKET, libc::PACKET_ADD_MEMBERSHIP, &request)
+    }
+
     /// Sends a frame, behind its offloads if the socket has them.
     pub(super) fn send(&self, frame: &[u8]) -> io::Result<()> {
         send(self.fd.as_raw_fd(), frame, MsgFlags::empty())?;
@@ -98,6 +110,13 @@ impl PacketSocket {
             Err(Errno::EAGAIN) => Ok(None),
             received => Ok(Some(received?)),
         }
+    }
+
+    /// The same socket, which can be awaited. Must be called inside a runtime.
+    pub(super) fn awaited(self) -> io::Result<AsyncFd<Self>> {
+        // SAFETY: the descriptor is the socket's own, the same as long as it lives, and closed only
+        // when the socket is dropped, which is after its registration.
+        Ok(unsafe { AsyncFd::register(self) }?)
     }
 
     /// How many frames found no room since this was last asked.
@@ -133,5 +152,11 @@ impl PacketSocket {
             )
         };
         Ok(Errno::result(set).map(drop)?)
+    }
+}
+
+impl AsRawFd for PacketSocket {
+    fn as_raw_fd(&self) -> RawFd {
+        self.fd.as_raw_fd()
     }
 }

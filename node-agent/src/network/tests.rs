@@ -3,7 +3,9 @@
 //! They need root. A test's links and namespaces hang on its thread alone, even the names in
 //! /run/netns: whatever becomes of the test, nothing of them is left.
 
+mod conflicting;
 mod families;
 mod guarding;
 mod holding;
 mod node;
+mod straying;

@@ -36,6 +36,8 @@ pub(super) struct Copy {
     pub(super) has_botched: bool,
     /// The exit code of a container that ended by itself.
     pub(super) exit_code: Option<i32>,
+    /// The last start failed: an exit code that is seen is an earlier life's.
+    has_failed_start: bool,
 }
 
 /// Collects the effects of one step, and numbers calls and looks.
@@ -69,6 +71,7 @@ impl Copy {
             reopened: 0,
             has_botched: false,
             exit_code: None,
+            has_failed_start: false,
         }
     }
 
@@ -155,6 +158,7 @@ impl Copy {
         self.ready = None;
         self.reopened = 0;
         self.exit_code = None;
+        self.has_failed_start = false;
     }
 
     /// A call ended. Calls that were replaced answer in vain.
@@ -168,7 +172,10 @@ impl Copy {
         match (call, self.record.phase, outcome) {
             (Call::Create, Phase::Creating, Outcome::Done) => self.enter(hand, Phase::Stopped),
             (Call::Create, Phase::Creating, Outcome::Failed(why)) => self.give_up(hand, why),
-            (Call::Start, Phase::Starting, Outcome::Done) => self.enter(hand, Phase::Active),
+            (Call::Start, Phase::Starting, Outcome::Done) => {
+                self.has_failed_start = false;
+                self.enter(hand, Phase::Active);
+            }
             (Call::Arm(_), _, outcome) => self.armed(hand, outcome),
             (Call::Freeze, Phase::Arming, outcome) => self.dumped(hand, outcome),
             (Call::Thaw, Phase::Kept | Phase::Thawing, Outcome::Done) => {
@@ -190,6 +197,11 @@ impl Copy {
             (Call::Fetch, Phase::Preparing, outcome) => self.fetched(hand, outcome),
             (Call::Stage, _, outcome) => self.staged(hand, outcome),
             (Call::Open, Phase::Opening, Outcome::Done) => self.enter(hand, Phase::Active),
+            (Call::Start, Phase::Starting, Outcome::Failed(why)) => {
+                self.has_failed_start = true;
+                self.record.reason = Some(why);
+                hand.must_report = true;
+            }
             // What a failed start, thaw, opening, stop or removal left, the next look shows:
             // a call may say that it failed although it did not.
             (_, _, Outcome::Failed(why)) => {
@@ -214,6 +226,7 @@ impl Copy {
             is_guarded: false,
             exit_code: None,
         });
+        let exit_code = sight.exit_code.filter(|_| !self.has_failed_start);
         // What moves cold has no processes: stopped it is as good as frozen, and made as at the gate.
         let execution = match (self.record.mode, self.record.phase, sight.execution) {
             (Mode::Cold, Phase::Frozen, Execution::Absent) if has_trace => Execution::Frozen,
@@ -242,10 +255,10 @@ impl Copy {
             (Phase::Starting | Phase::Kept | Phase::Thawing | Phase::Active, _)
                 if sight.execution == Execution::Absent =>
             {
-                self.exit_code = sight.exit_code;
+                self.exit_code = exit_code;
                 self.enter(hand, Phase::Ran);
             }
-            (Phase::Ran, Execution::Absent) => self.exit_code = sight.exit_code,
+            (Phase::Ran, Execution::Absent) => self.exit_code = exit_code,
             (Phase::Frozen, Execution::Absent) => {
                 self.enter_because(hand, Phase::Dead, "its frozen processes are gone");
             }

@@ -345,3 +345,26 @@ fn volumes_are_removed_only_where_the_other_side_has_them() {
     let row = back.records().next().unwrap();
     assert!(!row.drops_volumes, "{row:?}");
 }
+
+#[test]
+fn a_start_that_fails_is_not_taken_for_the_end_of_an_earlier_life() {
+    let ended = Sight { exit_code: Some(0), ..sight(Execution::Absent) };
+    let mut agent = agent(record(Phase::Stopped, Role::Owner), Some(ended));
+    let epoch = Epoch { counter: EPOCH.counter + 1, ..EPOCH };
+    let effects = order(&mut agent, epoch, Order::Start);
+    let number = effects.iter().find_map(|effect| match effect {
+        Effect::Call { number, call: Call::Start, .. } => Some(*number),
+        _ => None,
+    });
+    let call = number.expect("it is started");
+    let outcome = Outcome::Failed("no".into());
+    agent.step(Input::Done { container: spec(1).id, call, outcome });
+    let effects = see(&mut agent, Some(ended));
+    let report = effects.iter().rev().find_map(|effect| match effect {
+        Effect::Send(Message::Report { report, .. }) => Some(report.clone()),
+        _ => None,
+    });
+    let report = report.expect("a report");
+    assert_eq!((report.phase, report.exit_code), (Phase::Ran, None));
+    assert_eq!(report.reason.as_deref(), Some("no"));
+}
