@@ -45,6 +45,7 @@ mod starting;
 mod target;
 mod target_armed;
 pub(crate) mod threads;
+mod unmovable;
 
 use std::collections::BTreeSet;
 use std::future::Future;

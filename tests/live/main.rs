@@ -11,6 +11,7 @@ mod engine;
 mod failures;
 mod insider;
 mod joining;
+mod kinds;
 mod leftovers;
 mod moves;
 mod networks;
