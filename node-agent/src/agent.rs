@@ -24,6 +24,7 @@ use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
 use crate::config::Config;
+use crate::devices::Devices;
 use crate::discovery::Discovery;
 use crate::driver::{Driver, Outlets};
 use crate::engine::{Engine, EngineConfig, ImageDirs, Podman};
@@ -231,6 +232,7 @@ fn engine_config(config: &Config) -> EngineConfig {
         rundir: config.run_dir.clone(),
         workdir: config.data_dir.join("work"),
         volumes: Volumes::new(config.data_dir.join("volumes")),
+        devices: Devices::new(config.data_dir.join("devices"), config.devices.clone()),
         criu: config.criu.clone().unwrap_or_else(|| standard.criu.clone()),
         ..standard
     }

@@ -312,6 +312,7 @@ pub(crate) mod testing {
             ports: Vec::new(),
             resolver: None,
             volumes: Vec::new(),
+            devices: Vec::new(),
         }
     }
 }

@@ -28,6 +28,7 @@ pub mod agent;
 pub mod cli;
 pub mod config;
 pub mod criu;
+pub mod devices;
 pub mod discovery;
 pub mod doctor;
 pub mod driver;

@@ -167,6 +167,8 @@ pub struct Create {
     pub ports: Vec<String>,
     /// Its volumes, as [`crate::volume::Volume`] reads them.
     pub volumes: Vec<String>,
+    /// The devices that it may use, as [`crate::device::Device`] reads them.
+    pub devices: Vec<String>,
     /// Where; `None` leaves the choice to the controller.
     pub node: Option<NodeId>,
     /// Whether to start it at once: yes, if not said.
@@ -240,6 +242,7 @@ fn read(verb: &VerbName, fields: &mut Fields) -> Result<Command, Fault> {
             networks: fields.texts("networks")?,
             ports: fields.texts("ports")?,
             volumes: fields.texts("volumes")?,
+            devices: fields.texts("devices")?,
             node: fields.node("node")?,
             start: fields.flag("start")?.unwrap_or(true),
         }),

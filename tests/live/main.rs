@@ -7,6 +7,7 @@ mod commands;
 mod continuity;
 mod criu;
 mod deaths;
+mod devices;
 mod engine;
 mod failures;
 mod insider;

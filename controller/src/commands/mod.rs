@@ -349,6 +349,7 @@ fn create_request(create: Create) -> CreateRequest {
         networks: Some(create.networks),
         ports: Some(create.ports),
         volumes: Some(create.volumes),
+        devices: Some(create.devices),
         start: Some(create.start),
     }
 }

@@ -83,7 +83,8 @@ impl Service {
         let mut wanted: Vec<Volume> = Vec::new();
         for text in texts {
             let volume: Volume = text.parse().map_err(|wrong: VolumeError| {
-                let remedy = "name a volume and a path, as in data:/var/lib/data";
+                let remedy = "name a volume and a path, as in data:/var/lib/data; a node's own \
+                              directories cannot be had, for no other node has them";
                 Refusal::new("invalid-volume", wrong.to_string(), remedy)
             })?;
             let clashes = |other: &Volume| other.name == volume.name || other.path == volume.path;

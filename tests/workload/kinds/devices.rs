@@ -10,10 +10,7 @@ pub const ALL: &[(&str, Make)] = &[
     ("dev-zero", || reads("/dev/zero")),
     ("dev-urandom", || reads("/dev/urandom")),
     ("dev-sensor", || reads("/dev/sensor")),
-    ("dev-kmsg", || reads("/dev/kmsg")),
-    ("dev-fuse", || opens("/dev/fuse")),
-    ("dev-sensor-open", || opens("/dev/sensor")),
-    ("dev-tty", || opens("/dev/tty")),
+    ("dev-reader", || opens("/dev/reader")),
 ];
 
 /// Open, and read each round: as much as the first time.
