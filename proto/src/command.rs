@@ -106,7 +106,7 @@ pub struct Request {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Command {
     /// `create`
-    Create(Create),
+    Create(Box<Create>),
     /// `start`
     Start {
         /// Which.
@@ -229,7 +229,7 @@ impl Request {
 fn read(verb: &VerbName, fields: &mut Fields) -> Result<Command, Fault> {
     let verb: Verb = verb.as_str().parse()?;
     Ok(match verb {
-        Verb::Create => Command::Create(Create {
+        Verb::Create => Command::Create(Box::new(Create {
             container: fields.name("container")?,
             image: fields.text("image")?,
             args: fields.texts("args")?,
@@ -245,7 +245,7 @@ fn read(verb: &VerbName, fields: &mut Fields) -> Result<Command, Fault> {
             devices: fields.texts("devices")?,
             node: fields.node("node")?,
             start: fields.flag("start")?.unwrap_or(true),
-        }),
+        })),
         Verb::Start => Command::Start { container: fields.name("container")? },
         Verb::Stop => Command::Stop {
             container: fields.name("container")?,

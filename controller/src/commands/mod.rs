@@ -165,7 +165,7 @@ impl Commands {
         Ok(match command {
             Command::Create(create) => {
                 let is_started = create.start;
-                let view = service.create(tenant, create_request(create)).await?;
+                let view = service.create(tenant, create_request(*create)).await?;
                 let (name, node) = (view.name.as_str(), view.node.as_str());
                 Taken {
                     reply: accepted(format!("{name} is being made on {node}"))

@@ -4,6 +4,7 @@
 //! under way.
 //!
 //!     kinds NAME…         holds those until it is killed
+//!     kinds try NAME…     makes those, and ends
 //!     kinds serve PATH    listens on a unix socket and answers what it is told
 //!     kinds echo          answers what is typed, as a shell
 //!
@@ -37,12 +38,14 @@ const PAUSE: Duration = Duration::from_millis(20);
 const SAID_EVERY: u64 = 10;
 
 fn main() -> io::Result<()> {
-    let names: Vec<String> = std::env::args().skip(1).collect();
+    let mut names: Vec<String> = std::env::args().skip(1).collect();
     match names.iter().map(String::as_str).collect::<Vec<_>>()[..] {
         ["serve", path] => return serve(path),
         ["echo"] => return pipes::echo(),
         _ => {}
     }
+    let is_tried = names.first().is_some_and(|first| first == "try");
+    names.drain(..usize::from(is_tried));
     let all = [
         locks::ALL,
         timers::ALL,
@@ -68,6 +71,9 @@ fn main() -> io::Result<()> {
             }
             Err(error) => println!("WITHOUT {name}: {error}"),
         }
+    }
+    if is_tried {
+        return Ok(());
     }
     for round in 1.. {
         held.retain_mut(|(name, check)| {
