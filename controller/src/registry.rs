@@ -335,6 +335,7 @@ impl Known {
                 .map(|info| info.probe.problems.join("; ")),
             can_arm: info.is_some_and(|info| info.probe.can_arm),
             underlay: info.and_then(|info| info.underlay),
+            devices: info.map(|info| info.devices.keys().cloned().collect()).unwrap_or_default(),
             memory_free_bytes: metrics.map(|metrics| metrics.memory_free_bytes),
             disk_free_bytes: metrics.map(|metrics| metrics.disk_free_bytes),
             containers: view.containers,

@@ -40,6 +40,8 @@ pub struct ContainerView {
     pub ports: Vec<String>,
     /// Its volumes, as [`Volume`](godwit_proto::volume::Volume) reads them.
     pub volumes: Vec<String>,
+    /// Its devices, as [`Device`](godwit_proto::device::Device) reads them.
+    pub devices: Vec<String>,
     /// The first address of its first interface.
     pub ip: Option<IpAddr>,
     pub interfaces: Vec<InterfaceView>,
@@ -99,6 +101,7 @@ impl ContainerView {
             interfaces,
             ports: spec.ports.iter().map(ToString::to_string).collect(),
             volumes: spec.volumes.iter().map(ToString::to_string).collect(),
+            devices: spec.devices.iter().map(ToString::to_string).collect(),
             epoch: row.epoch.to_string(),
             exit_code: row.exit_code,
             error: row.error.clone(),

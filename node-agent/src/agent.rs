@@ -25,6 +25,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::config::Config;
 use crate::conflicts;
+use crate::devices::Devices;
 use crate::discovery::Discovery;
 use crate::driver::{Driver, Outlets};
 use crate::engine::{Engine, EngineConfig, ImageDirs, Podman};
@@ -239,6 +240,7 @@ fn engine_config(config: &Config) -> EngineConfig {
         rundir: config.run_dir.clone(),
         workdir: config.data_dir.join("work"),
         volumes: Volumes::new(config.data_dir.join("volumes")),
+        devices: Devices::new(config.data_dir.join("devices"), config.devices.clone()),
         criu: config.criu.clone().unwrap_or_else(|| standard.criu.clone()),
         ..standard
     }

@@ -2,11 +2,11 @@
 
 use std::collections::BTreeMap;
 use std::net::IpAddr;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use clap::Parser;
 use godwit_bus::BrokerUrl;
-use godwit_proto::id::NodeId;
+use godwit_proto::id::{DeviceName, NodeId};
 use serde::Deserialize;
 
 /// Run the agent of one node.
@@ -41,6 +41,10 @@ pub struct Run {
     /// A label of the node, KEY=VALUE; may be given often
     #[arg(long = "label", value_name = "KEY=VALUE", value_parser = label)]
     pub labels: Vec<(String, String)>,
+    /// A device that containers may ask for by label, LABEL=PATH, a path below /dev unless it is a
+    /// whole one (sensor=ttyUSB0); may be given often
+    #[arg(long = "device", value_name = "LABEL=PATH", value_parser = device)]
+    pub devices: Vec<(DeviceName, PathBuf)>,
     /// The most that the node sends in transfers, in bytes per second
     #[arg(long, env = "GODWIT_BWLIMIT")]
     pub bwlimit: Option<u64>,
@@ -92,6 +96,7 @@ struct File {
     run_dir: Option<PathBuf>,
     criu: Option<PathBuf>,
     labels: BTreeMap<String, String>,
+    devices: BTreeMap<DeviceName, PathBuf>,
     bwlimit: Option<u64>,
     images_bytes: Option<u64>,
     expedite_rcu: bool,
@@ -118,6 +123,8 @@ pub struct Config {
     pub criu: Option<PathBuf>,
     /// The operator's labels.
     pub labels: BTreeMap<String, String>,
+    /// The devices that containers may ask for, and where they are.
+    pub devices: BTreeMap<DeviceName, PathBuf>,
     /// Limit of all transfers out, in bytes per second.
     pub bwlimit: Option<u64>,
     /// Limit of the memory for checkpoints.
@@ -182,6 +189,9 @@ impl Run {
         };
         let mut labels = file.labels;
         labels.extend(self.labels);
+        let mut devices = file.devices;
+        devices.extend(self.devices);
+        let devices = devices.into_iter().map(|(name, path)| (name, Path::new("/dev").join(path)));
         Ok(Config {
             node,
             broker,
@@ -192,6 +202,7 @@ impl Run {
             run_dir: self.run_dir.or(file.run_dir).unwrap_or_else(|| "/run/godwit".into()),
             criu: self.criu.or(file.criu),
             labels,
+            devices: devices.collect(),
             bwlimit: self.bwlimit.or(file.bwlimit),
             images_bytes: self.images_bytes.or(file.images_bytes),
             expedite_rcu: self.expedite_rcu || file.expedite_rcu,
@@ -206,6 +217,15 @@ fn label(text: &str) -> Result<(String, String), String> {
     }
 }
 
+fn device(text: &str) -> Result<(DeviceName, PathBuf), String> {
+    match text.split_once('=') {
+        Some((name, path)) if !path.is_empty() => {
+            Ok((name.parse().map_err(|error| format!("{error}"))?, path.into()))
+        }
+        _ => Err(format!("`{text}` is not LABEL=PATH")),
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -214,15 +234,27 @@ mod tests {
     fn a_flag_overrules_the_file_and_the_file_the_default() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("agent.toml");
-        std::fs::write(&path, "node = \"press-7\"\nbridge = \"lan0\"\n[labels]\nhall = \"2\"\n")
+        std::fs::write(&path, "node = \"press-7\"\nbridge = \"lan0\"\n[labels]\nhall = \"2\"\n[devices]\neye = \"/dev/v/0\"\n")
             .unwrap();
         let path = path.to_str().unwrap();
-        let run =
-            Run::parse_from(["run", "--config", path, "--bridge", "br9", "--label", "hall=3"]);
+        let run = Run::parse_from([
+            "run",
+            "--config",
+            path,
+            "--bridge",
+            "br9",
+            "--label",
+            "hall=3",
+            "--device",
+            "sensor=ttyUSB0",
+        ]);
         let config = run.resolve().unwrap();
         assert_eq!(config.node.as_str(), "press-7");
         assert_eq!(config.bridge, "br9");
         assert_eq!(config.labels["hall"], "3");
+        let devices: Vec<_> =
+            config.devices.values().map(|path| path.display().to_string()).collect();
+        assert_eq!(devices, ["/dev/v/0", "/dev/ttyUSB0"]);
         assert_eq!(config.run_dir, PathBuf::from("/run/godwit"));
     }
 

@@ -24,10 +24,14 @@ pub(crate) const PROXY: &std::ffi::CStr = c"criu-gate";
 /// The agent's socket, beside the stand-in.
 pub(crate) const SOCKET: &str = "ctl";
 
+/// The files of the container that its processes watch, each ended by a NUL: below the images of a dump.
+pub(crate) const WATCHED: &str = "work/watched";
+
 pub(crate) mod gate;
 mod message;
 mod proxy;
 pub mod shim;
 mod socket;
 pub mod tar;
+pub(crate) mod timers;
 mod word;

@@ -45,6 +45,7 @@ mod starting;
 mod target;
 mod target_armed;
 pub(crate) mod threads;
+mod unmovable;
 
 use std::collections::BTreeSet;
 use std::future::Future;
@@ -314,6 +315,7 @@ pub(crate) mod testing {
             ports: Vec::new(),
             resolver: None,
             volumes: Vec::new(),
+            devices: Vec::new(),
         }
     }
 }

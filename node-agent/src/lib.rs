@@ -29,6 +29,7 @@ pub mod cli;
 pub mod config;
 mod conflicts;
 pub mod criu;
+pub mod devices;
 pub mod discovery;
 pub mod doctor;
 pub mod driver;

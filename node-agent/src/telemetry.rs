@@ -50,6 +50,11 @@ pub fn info(
         addresses: addresses(),
         underlay,
         labels: config.labels.clone(),
+        devices: config
+            .devices
+            .iter()
+            .map(|(name, path)| (name.clone(), path.display().to_string()))
+            .collect(),
         images,
         probe: Probe::default(),
     }

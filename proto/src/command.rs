@@ -106,7 +106,7 @@ pub struct Request {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Command {
     /// `create`
-    Create(Create),
+    Create(Box<Create>),
     /// `start`
     Start {
         /// Which.
@@ -167,6 +167,8 @@ pub struct Create {
     pub ports: Vec<String>,
     /// Its volumes, as [`crate::volume::Volume`] reads them.
     pub volumes: Vec<String>,
+    /// The devices that it may use, as [`crate::device::Device`] reads them.
+    pub devices: Vec<String>,
     /// Where; `None` leaves the choice to the controller.
     pub node: Option<NodeId>,
     /// Whether to start it at once: yes, if not said.
@@ -227,7 +229,7 @@ impl Request {
 fn read(verb: &VerbName, fields: &mut Fields) -> Result<Command, Fault> {
     let verb: Verb = verb.as_str().parse()?;
     Ok(match verb {
-        Verb::Create => Command::Create(Create {
+        Verb::Create => Command::Create(Box::new(Create {
             container: fields.name("container")?,
             image: fields.text("image")?,
             args: fields.texts("args")?,
@@ -240,9 +242,10 @@ fn read(verb: &VerbName, fields: &mut Fields) -> Result<Command, Fault> {
             networks: fields.texts("networks")?,
             ports: fields.texts("ports")?,
             volumes: fields.texts("volumes")?,
+            devices: fields.texts("devices")?,
             node: fields.node("node")?,
             start: fields.flag("start")?.unwrap_or(true),
-        }),
+        })),
         Verb::Start => Command::Start { container: fields.name("container")? },
         Verb::Stop => Command::Stop {
             container: fields.name("container")?,

@@ -7,6 +7,7 @@ use std::net::IpAddr;
 use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
 
+use crate::device::Device;
 use crate::id::{ContainerId, ContainerName, ImageId, Tenant};
 use crate::overlay::{Attachment, Published, Resolver};
 use crate::volume::Volume;
@@ -46,6 +47,9 @@ pub struct ContainerSpec {
     /// The volumes that are its alone as long as it exists, and move with it.
     #[serde(default)]
     pub volumes: Vec<Volume>,
+    /// The devices of its node that it may use, by label.
+    #[serde(default)]
+    pub devices: Vec<Device>,
 }
 
 impl ContainerSpec {

@@ -99,6 +99,11 @@ name!(
     "volume name"
 );
 name!(
+    /// What operators call a device, on every node that has one of the kind.
+    DeviceName,
+    "device label"
+);
+name!(
     /// A migration as people see it (`m-0007-3`), one for each attempt.
     MigrationId,
     "migration id"

@@ -21,6 +21,7 @@
 
 pub mod command;
 pub mod container;
+pub mod device;
 pub mod frame;
 pub mod id;
 pub mod join;

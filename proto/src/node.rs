@@ -7,7 +7,7 @@ use std::net::IpAddr;
 
 use serde::{Deserialize, Serialize};
 
-use crate::id::{ContainerName, ImageId};
+use crate::id::{ContainerName, DeviceName, ImageId};
 
 /// Whether a node takes part.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
@@ -67,6 +67,9 @@ pub struct NodeInfo {
     /// The operator's labels.
     #[serde(default)]
     pub labels: BTreeMap<String, String>,
+    /// The devices that containers may ask for by label, and where the node has them.
+    #[serde(default)]
+    pub devices: BTreeMap<DeviceName, String>,
     /// Images that the engine holds.
     #[serde(default)]
     pub images: Vec<ImageId>,

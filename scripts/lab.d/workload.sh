@@ -1,22 +1,24 @@
 # shellcheck shell=bash
-# The demo's workload: static binaries of tests/workload, and the counter and
-# threads as container images that no registry is needed for.
+# The demo's workload: static binaries of tests/workload, and some of them as
+# container images that no registry is needed for.
 #
 # Sourced by scripts/lab.
 
-# Builds counter, observe, dial, threads, counter.tar and threads.tar in the folder $1, unless
-# they are there and made from the present sources. The same sources and compiler give the same
+# Builds the programs of tests/workload and the images of some in the folder $1, unless they are
+# there and made from the present sources. The same sources and compiler give the same
 # bytes, and so the same image id.
 workload() {
   local out=${1:-$LAB_REPO/target/workload} source=$LAB_REPO/tests/workload made name
   mkdir -p "$out"
   out=$(cd "$out" && pwd)
-  made=$( { rustc -vV && declare -f build_workload pack_image pack_tree && cat "$source"/*.rs; } | sha256sum)
+  made=$( { rustc -vV && declare -f build_workload pack_image pack_kinds pack_tree && cat "$source"/*.rs "$source"/kinds/*.rs; } | sha256sum)
   exec 7>>"$out/.lock"
   flock 7
   if [[ $made != "$(cat "$out/.made" 2>/dev/null)" ]]; then
     rm -f "$out/.made"
     for name in counter observe dial threads scribe; do build_workload "$source/$name.rs" "$out/$name"; done
+    build_workload "$source/kinds/kinds.rs" "$out/kinds"
+    pack_kinds "$out"
     for name in counter threads scribe; do pack_image "$name" "$out/$name" "$out/$name.tar"; done
     echo "$made" >"$out/.made"
   fi
@@ -45,6 +47,18 @@ pack_image() {
   install -m 755 "$2" "$root/$1"
   chmod 755 "$root"
   pack_tree "$1" "$root" "\"/$1\"" "$3"
+  rm -rf --one-file-system "$root"
+}
+
+# Packs $1/kinds with files of an image's own that it can change.
+pack_kinds() {
+  local root
+  root=$(mktemp -d "$1/kinds.XXXXXX")
+  install -m 755 "$1/kinds" "$root/kinds"
+  mkdir -p "$root/image/emptied"
+  touch "$root/image/changed" "$root/image/removed" "$root/image/emptied/hidden"
+  chmod -R a+rX "$root"
+  pack_tree kinds "$root" '"/kinds"' "$1/kinds.tar"
   rm -rf --one-file-system "$root"
 }
 

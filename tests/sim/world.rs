@@ -245,5 +245,6 @@ fn spec(index: usize) -> Option<ContainerSpec> {
         ports: Vec::new(),
         resolver: None,
         volumes: Vec::new(),
+        devices: Vec::new(),
     })
 }

@@ -130,7 +130,13 @@ impl Fabric {
 
     /// Starts the agent of an edge host: it finds the broker by mDNS, or where it joined.
     pub fn start_agent(&self, host: &str) {
-        self.start_program(host, host, "godwit-agent", &["run", "--node", host]);
+        self.start_agent_with(host, &[]);
+    }
+
+    /// The same with more to tell it.
+    pub fn start_agent_with(&self, host: &str, options: &[&str]) {
+        let args = [&["run", "--node", host][..], options].concat();
+        self.start_program(host, host, "godwit-agent", &args);
     }
 
     /// The same, told where the broker is: nobody need be there to be found.

@@ -210,6 +210,10 @@ pub(crate) struct Run {
     /// be repeated
     #[arg(short, long = "volume", value_name = "NAME:/PATH")]
     pub(crate) volumes: Vec<String>,
+    /// A device that it may use, by the label under which nodes declare it, and where it sees it
+    /// [default: /dev/LABEL]; may be repeated
+    #[arg(long = "device", value_name = "LABEL[:/dev/PATH]")]
+    pub(crate) devices: Vec<String>,
     /// Make it only
     #[arg(long)]
     pub(crate) no_start: bool,

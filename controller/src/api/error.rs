@@ -33,8 +33,8 @@ fn status(code: &str) -> StatusCode {
     match code {
         "bad-request" | "bad-image" | "image-damaged" => StatusCode::BAD_REQUEST,
         "wrong-account" | "wrong-token" => StatusCode::BAD_REQUEST,
-        "invalid-name" | "invalid-port" | "network-twice" | "too-many-networks"
-        | "invalid-volume" | "volume-twice" => StatusCode::BAD_REQUEST,
+        "invalid-name" | "invalid-port" | "invalid-device" | "network-twice"
+        | "too-many-networks" | "invalid-volume" | "volume-twice" => StatusCode::BAD_REQUEST,
         "sign-in" | "wrong-password" => StatusCode::UNAUTHORIZED,
         "too-many-failures" => StatusCode::TOO_MANY_REQUESTS,
         "unknown-account" | "unknown-container" | "unknown-node" | "unknown-image"

@@ -165,7 +165,7 @@ impl Commands {
         Ok(match command {
             Command::Create(create) => {
                 let is_started = create.start;
-                let view = service.create(tenant, create_request(create)).await?;
+                let view = service.create(tenant, create_request(*create)).await?;
                 let (name, node) = (view.name.as_str(), view.node.as_str());
                 Taken {
                     reply: accepted(format!("{name} is being made on {node}"))
@@ -349,6 +349,7 @@ fn create_request(create: Create) -> CreateRequest {
         networks: Some(create.networks),
         ports: Some(create.ports),
         volumes: Some(create.volumes),
+        devices: Some(create.devices),
         start: Some(create.start),
     }
 }

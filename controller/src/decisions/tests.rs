@@ -37,6 +37,7 @@ fn spec() -> ContainerSpec {
         ports: Vec::new(),
         resolver: None,
         volumes: Vec::new(),
+        devices: Vec::new(),
     }
 }
 

@@ -3,6 +3,7 @@
 use std::fmt::Display;
 
 use godwit_proto::container::Mode;
+use godwit_proto::device::Device;
 use godwit_proto::overlay;
 
 use super::Wish;
@@ -26,6 +27,7 @@ pub(super) const ALL: &[Check] = &[
     target_can_restore,
     kernel_is_not_older,
     networks_reach,
+    devices_are_there,
     memory_suffices,
     disk_suffices,
 ];
@@ -282,6 +284,22 @@ fn networks_reach(wish: &Wish<'_>, target: &NodeFacts) -> Option<Reason> {
         ),
         format_args!(
             "raise the link's MTU there, or make the container in a network that is made now"
+        ),
+    )
+}
+
+fn devices_are_there(wish: &Wish<'_>, target: &NodeFacts) -> Option<Reason> {
+    let is_there = |device: &&Device| target.devices.contains(&device.name);
+    let missing = wish.devices.iter().find(|device| !is_there(device))?;
+    if !target.is_announced {
+        return None;
+    }
+    let (node, label) = (&target.node, &missing.name);
+    reason(
+        "device-missing",
+        format_args!("{} uses the device `{label}`, and {node} has none of that label", wish.name),
+        format_args!(
+            "declare it there (`godwit-agent run --device {label}=/dev/…`), or choose another node"
         ),
     )
 }

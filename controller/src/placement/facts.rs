@@ -1,9 +1,10 @@
 //! What placement needs to know of a node.
 
 use std::cmp::Reverse;
+use std::collections::BTreeSet;
 use std::fmt;
 
-use godwit_proto::id::NodeId;
+use godwit_proto::id::{DeviceName, NodeId};
 use godwit_proto::node::Underlay;
 use serde::Serialize;
 
@@ -93,6 +94,8 @@ pub struct NodeFacts {
     pub can_arm: bool,
     /// Its end of tenants' networks, if it has one.
     pub underlay: Option<Underlay>,
+    /// The labels of its devices.
+    pub devices: BTreeSet<DeviceName>,
     /// Memory that is free to use.
     pub memory_free_bytes: Option<u64>,
     /// Disk that is free to use.

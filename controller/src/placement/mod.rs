@@ -10,6 +10,7 @@ mod facts;
 mod predict;
 
 use godwit_proto::container::Mode;
+use godwit_proto::device::Device;
 use godwit_proto::id::NodeId;
 use serde::Serialize;
 
@@ -38,6 +39,8 @@ pub struct Wish<'a> {
     pub overlay_mtu: Option<u16>,
     /// The disk that its volumes take, which come along.
     pub volume_bytes: u64,
+    /// The devices that it uses.
+    pub devices: &'a [Device],
 }
 
 /// Whether a container may move, and what it would cost.

@@ -14,6 +14,7 @@ fn node(name: &str) -> NodeFacts {
         probe_failure: None,
         can_arm: true,
         underlay: Some(Underlay { address: [10, 0, 0, 1].into(), mtu: 1500 }),
+        devices: ["sensor".parse().unwrap()].into(),
         memory_free_bytes: Some(1 << 30),
         disk_free_bytes: Some(1 << 30),
         containers: 0,
@@ -30,7 +31,12 @@ fn wish(source: Option<&NodeFacts>) -> Wish<'_> {
         image_bytes: 10 << 20,
         overlay_mtu: Some(1450),
         volume_bytes: 0,
+        devices: &[],
     }
+}
+
+fn sensor() -> &'static [Device] {
+    vec!["sensor".parse().unwrap()].leak()
 }
 
 fn codes(reasons: &[Reason]) -> Vec<&'static str> {
@@ -128,6 +134,16 @@ const TABLE: &[(&str, Spoil, &[&str], &[&str])] = &[
         },
         &["mtu-short"],
         &["mtu-short"],
+    ),
+    ("a device of that label", |_, _, w| w.devices = sensor(), &[], &[]),
+    (
+        "no device of that label",
+        |_, t, w| {
+            t.devices.clear();
+            w.devices = sensor();
+        },
+        &["device-missing"],
+        &["device-missing"],
     ),
     ("no end of networks", |_, t, _| t.underlay = None, &["no-underlay"], &["no-underlay"]),
     (

@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 
 use godwit_proto::container::{ContainerSpec, Limits, MAX_INTERFACES, Mode};
+use godwit_proto::device::{Device, DeviceError};
 use godwit_proto::frame::{NodeAnswer, NodeRequest};
 use godwit_proto::id::{ContainerId, ContainerName, NodeId, Tenant};
 use godwit_proto::overlay::{Published, PublishedError};
@@ -52,6 +53,9 @@ pub struct CreateRequest {
     /// Its volumes, as [`Volume`](godwit_proto::volume::Volume) reads them.
     #[serde(default)]
     pub volumes: Option<Vec<String>>,
+    /// The devices that it may use, as [`Device`] reads them.
+    #[serde(default)]
+    pub devices: Option<Vec<String>>,
     /// Whether to start it; yes if left out.
     #[serde(default)]
     pub start: Option<bool>,
@@ -63,8 +67,8 @@ impl Service {
     /// # Errors
     /// `unknown-image`, `name-taken`, `unknown-network`, `network-twice`, `too-many-networks`,
     /// `addresses-exhausted`, `invalid-port`, `port-taken`, `invalid-volume`, `volume-twice`,
-    /// `volume-in-use`, `volume-elsewhere`, `volumes-apart`, `unknown-node`, `admission-refused`,
-    /// `no-node`, and the core's.
+    /// `volume-in-use`, `volume-elsewhere`, `volumes-apart`, `invalid-device`, `unknown-node`,
+    /// `admission-refused`, `no-node`, and the core's.
     pub async fn create(
         &self,
         tenant: &Tenant,
@@ -72,6 +76,7 @@ impl Service {
     ) -> Result<ContainerView, Refusal> {
         let image = self.find_image(tenant, &request.image).await?;
         let ports = ports(request.ports.unwrap_or_default())?;
+        let devices = devices(request.devices.unwrap_or_default())?;
         // Before the lock: a silent node is waited for.
         self.nodes_have_them_free(&ports).await?;
         let _creating = self.parts.creating.lock().await;
@@ -99,6 +104,7 @@ impl Service {
             image: &image,
             memory_bytes: request.memory_bytes,
             overlay_mtu: networks::mtu(&interfaces),
+            devices: &devices,
         };
         let node = self.place(&wanted, node)?;
         let id = ContainerId(Uuid::new_v4());
@@ -116,6 +122,7 @@ impl Service {
             interfaces,
             ports,
             volumes,
+            devices,
         };
         self.parts.core.create(spec, node, request.start.unwrap_or(true)).await?;
         self.container(tenant, &id.to_string()).await
@@ -182,7 +189,7 @@ impl Service {
 
     /// The node for a new container: the wished one if it may go there, else the best.
     fn place(&self, wanted: &Wanted<'_>, node: Option<NodeId>) -> Result<NodeId, Refusal> {
-        let Wanted { name, image, memory_bytes, overlay_mtu } = *wanted;
+        let Wanted { name, image, memory_bytes, overlay_mtu, devices } = *wanted;
         let wish = |target: &NodeId| Wish {
             name: name.as_str(),
             source: None,
@@ -196,6 +203,7 @@ impl Service {
             },
             overlay_mtu,
             volume_bytes: 0,
+            devices,
         };
         if let Some(node) = node {
             let facts =
@@ -266,6 +274,18 @@ struct Wanted<'a> {
     image: &'a ImageRow,
     memory_bytes: Option<u64>,
     overlay_mtu: Option<u16>,
+    devices: &'a [Device],
+}
+
+fn devices(texts: Vec<String>) -> Result<Vec<Device>, Refusal> {
+    let read = |text: String| {
+        text.parse().map_err(|wrong: DeviceError| {
+            let remedy = "declare it where it is (`godwit-agent run --device sensor=/dev/ttyUSB0`), \
+                          and ask for the label (`godwit run --device sensor`)";
+            Refusal::new("invalid-device", wrong.to_string(), remedy)
+        })
+    };
+    texts.into_iter().map(read).collect()
 }
 
 fn ports(texts: Vec<String>) -> Result<Vec<Published>, Refusal> {

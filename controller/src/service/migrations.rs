@@ -174,6 +174,7 @@ impl Service {
             image_bytes: if registry.holds(target, &row.spec.image) { 0 } else { image },
             overlay_mtu: super::networks::mtu(&row.spec.interfaces),
             volume_bytes,
+            devices: &row.spec.devices,
         };
         let (target, mut reasons) = match &request.to {
             Some(to) => {

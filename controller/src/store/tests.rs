@@ -38,6 +38,7 @@ fn container(name: &str, last_octet: u8) -> ContainerRow {
             ports: Vec::new(),
             resolver: None,
             volumes: Vec::new(),
+            devices: Vec::new(),
         },
         node: "edge-a".parse().unwrap(),
         epoch: EPOCH,

@@ -15,6 +15,9 @@ pub(crate) const NOTIFY: i32 = 6;
 /// `criu_network_lock_method.SKIP`: the agent cuts the network itself.
 const NETWORK_LOCK_SKIP: i32 = 3;
 
+/// CRIU leaves out deleted files that are open still and larger than 1 MiB unless it is told otherwise.
+const LARGEST_DELETED_BYTES: u32 = u32::MAX;
+
 /// `criu_req`: what runc asks, and its answers to notifications.
 #[derive(Clone, PartialEq, prost::Message)]
 pub(crate) struct Request {
@@ -38,6 +41,12 @@ pub(crate) struct Options {
     /// The directory of logs and the like, as such a descriptor.
     #[prost(int32, optional, tag = "17")]
     pub(crate) work_dir_fd: Option<i32>,
+    /// The largest file without a name that is taken along.
+    #[prost(uint32, optional, tag = "35")]
+    pub(crate) ghost_limit: Option<u32>,
+    /// Where files may be that processes watch: criu knows them by inodes, and cannot ask overlayfs.
+    #[prost(string, repeated, tag = "36")]
+    pub(crate) irmap_scan_paths: Vec<String>,
     /// How criu keeps the network still.
     #[prost(int32, optional, tag = "64")]
     pub(crate) network_lock: Option<i32>,
@@ -75,11 +84,19 @@ struct Patch {
     opts: Option<Options>,
 }
 
-/// The request with the proxy's own directory descriptors, and without criu's network lock.
-pub(crate) fn with_own_directories(request: &[u8], images: i32, work: Option<i32>) -> Vec<u8> {
+/// The request with the proxy's own directory descriptors, with all files that have no name and
+/// those that are `watched`, and without criu's network lock.
+pub(crate) fn completed(
+    request: &[u8],
+    images: i32,
+    work: Option<i32>,
+    watched: Vec<String>,
+) -> Vec<u8> {
     let opts = Options {
         images_dir_fd: Some(images),
         work_dir_fd: work,
+        ghost_limit: Some(LARGEST_DELETED_BYTES),
+        irmap_scan_paths: watched,
         network_lock: Some(NETWORK_LOCK_SKIP),
     };
     let mut patched = request.to_vec();
@@ -105,17 +122,18 @@ mod tests {
     fn a_patched_request_keeps_what_is_not_described_here() {
         // type = RESTORE, opts { images_dir_fd = 7, log_file (10) = "r", work_dir_fd = 8 }
         let request = [8, 2, 0x12, 8, 8, 7, 0x52, 1, b'r', 0x88, 1, 8];
-        let patched = with_own_directories(&request, 200, Some(201));
+        let patched = completed(&request, 200, Some(201), vec!["/a".into()]);
         assert_eq!(patched[..request.len()], request, "what runc sent is not rewritten");
         let merged = Request::decode(&patched[..]).expect("decode");
         let opts = merged.opts.expect("opts");
         assert_eq!((opts.images_dir_fd, opts.work_dir_fd), (Some(200), Some(201)));
         assert_eq!(opts.network_lock, Some(3));
+        assert_eq!((opts.ghost_limit, opts.irmap_scan_paths), (Some(u32::MAX), vec!["/a".into()]));
     }
 
     #[test]
     fn a_work_directory_that_runc_did_not_name_is_not_invented() {
-        let patched = with_own_directories(&[8, 1], 200, None);
+        let patched = completed(&[8, 1], 200, None, Vec::new());
         let opts = Request::decode(&patched[..]).expect("decode").opts.expect("opts");
         assert_eq!(opts.work_dir_fd, None);
     }

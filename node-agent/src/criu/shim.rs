@@ -170,6 +170,14 @@ impl Directories {
     }
 }
 
+impl Directories {
+    /// The files that the agent says are watched, if it says any.
+    fn watched(&self) -> Vec<String> {
+        let list = fs::read_to_string(self.images_path.join(super::WATCHED)).unwrap_or_default();
+        list.split_terminator('\0').map(str::to_owned).collect()
+    }
+}
+
 /// A duplicate with a number of at least `least`.
 fn raise(fd: &OwnedFd, least: RawFd, close_on_exec: bool) -> io::Result<OwnedFd> {
     let command =
@@ -205,7 +213,8 @@ fn take_place(
 ) -> Result<Next, ShimError> {
     let (packet, _) = receive(runc, MsgFlags::empty()).map_err(io("taking runc's request"))?;
     let work = directories.work.as_ref().map(AsRawFd::as_raw_fd);
-    let request = message::with_own_directories(&packet, directories.images.as_raw_fd(), work);
+    let images = directories.images.as_raw_fd();
+    let request = message::completed(&packet, images, work, directories.watched());
     let errno = |what: &'static str| move |e: nix::Error| ShimError::Io { what, source: e.into() };
     let (ours, crius) =
         socketpair(AddressFamily::Unix, SockType::SeqPacket, None, SockFlag::SOCK_CLOEXEC)

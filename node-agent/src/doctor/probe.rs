@@ -345,6 +345,7 @@ fn spec(id: ContainerId, image: ImageId, args: Vec<String>) -> ContainerSpec {
         ports: Vec::new(),
         resolver: None,
         volumes: Vec::new(),
+        devices: Vec::new(),
     }
 }
 

@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use godwit_proto::id::ContainerId;
 
+use crate::devices::Devices;
 use crate::volumes::Volumes;
 
 /// What the agent's configuration says of the engine.
@@ -16,6 +17,8 @@ pub struct EngineConfig {
     pub workdir: PathBuf,
     /// Tenants' volumes: the same place on every node.
     pub volumes: Volumes,
+    /// The node's devices.
+    pub devices: Devices,
     /// The control group that podman's service and its children live in, and nothing else.
     pub cgroup: String,
     /// podman's binary.
@@ -35,6 +38,7 @@ impl EngineConfig {
             rundir: "/run/godwit".into(),
             workdir: "/var/lib/godwit/work".into(),
             volumes: Volumes::new("/var/lib/godwit/volumes".into()),
+            devices: Devices::new("/var/lib/godwit/devices".into(), Default::default()),
             cgroup: "godwit-engine".into(),
             podman: "podman".into(),
             shim: agent,

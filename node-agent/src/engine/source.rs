@@ -16,7 +16,7 @@ use super::containers::Stored;
 use super::late::Image;
 use super::podman::Podman;
 use super::source_armed::failed;
-use super::{EngineError, cold, dumper, mounts, removal};
+use super::{EngineError, cold, dumper, mounts, removal, unmovable};
 
 /// How long the kernel may take to freeze or thaw every task.
 const SETTLE: Duration = Duration::from_secs(10);
@@ -37,6 +37,9 @@ impl Podman {
         let stored = self.must_find(spec, "freezing")?;
         match self.execution(&stored)? {
             Execution::Running | Execution::Frozen => {
+                if mode == Mode::Plain {
+                    self.refuse_what_criu_leaves_out(spec, &stored).await?;
+                }
                 self.mark_frozen(&stored)?;
                 self.cgroup(&stored).settle(true, SETTLE).await
             }
@@ -90,6 +93,19 @@ impl Podman {
             ));
         }
         self.clear_dump(&stored)
+    }
+
+    /// An armed source was looked at before it was armed.
+    async fn refuse_what_criu_leaves_out(
+        &self,
+        spec: &ContainerSpec,
+        stored: &Stored,
+    ) -> Result<(), EngineError> {
+        let cgroup = self.cgroup(stored);
+        let found = self.threads.run(spec.id, "looking at the container's processes", move || {
+            Ok(unmovable::find(&cgroup.processes()?))
+        });
+        found.await?.map_or(Ok(()), |why| Err(wrong(spec, "freezing", &why)))
     }
 
     /// A checkpoint of podman's without some of the container's files is none.
@@ -216,6 +232,10 @@ pub(super) fn with_cause(message: String, log: &Path) -> String {
         fs::read(log).map(|bytes| String::from_utf8_lossy(&bytes).into_owned()).unwrap_or_default();
     match causes(&text) {
         causes if causes.is_empty() => message,
+        // A person needs no more than that; the rest is for whoever looks further.
+        causes if let Some(meant) = causes.iter().find_map(|cause| unmovable::meant(cause)) => {
+            format!("{meant} (CRIU: {})", causes[0])
+        }
         // What runc says then is that criu failed.
         causes if message.contains("criu failed") => format!("CRIU: {}", causes.join("; ")),
         causes => format!("{message}; CRIU: {}", causes.join("; ")),
@@ -246,6 +266,13 @@ mod tests {
                     (3) Error (sk.c:1): no 1:16\n(4) Error (cr.c:2): Dumping FAILED.\n";
         fs::write(&log, text).expect("write");
         assert_eq!(with_cause("no".into(), &log), "no; CRIU: no 1:16");
+        fs::write(&log, "(1) Error (p.c:1): The packetized mode is not\n").expect("write");
+        let meant = with_cause("no".into(), &log);
+        assert_eq!(
+            meant,
+            "it has a pipe in packet mode (O_DIRECT) (CRIU: The packetized mode is not)"
+        );
+        fs::write(&log, text).expect("write");
         let runc = "runc: criu failed: type NOTIFY errno 0\nlog file: x";
         assert_eq!(with_cause(runc.into(), &log), "CRIU: no 1:16");
     }

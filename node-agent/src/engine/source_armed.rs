@@ -13,6 +13,7 @@ use std::collections::BTreeSet;
 use std::fs::{self, File};
 use std::io;
 use std::ops::Range;
+use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -34,7 +35,9 @@ use super::dumper::DUMP;
 use super::late::{Before, Frozen, Image};
 use super::podman::Podman;
 use super::source::{with_cause, wrong};
+use super::unmovable;
 use crate::criu::gate::{Attended, GateError};
+use crate::criu::{WATCHED, timers};
 use crate::moments::Noted;
 
 /// The metadata's parts, in their directory.
@@ -87,15 +90,24 @@ impl Podman {
         let (log, cgroup) = (self.log(&stored), self.cgroup(&stored));
         let layer = stored.layer_dir(&self.graphroot);
         let before = self.threads.run(spec.id, "reading the container's files", move || {
-            let (image, mapped) = (Image::below(&layer)?, mapped_for_writing(&cgroup.processes()?));
-            Before::look(&upper, &image, &shm, &log, &mapped)
+            let pids = cgroup.processes()?;
+            let (image, mapped) = (Image::below(&layer)?, mapped_for_writing(&pids));
+            let before = Before::look(&upper, &image, &shm, &log, &mapped)?;
+            Ok((before, unmovable::find(&pids), unmovable::watched(&pids)))
         });
-        let before = before.await?;
+        let (before, unmovable, watched) = before.await?;
+        if let Some(why) = unmovable {
+            return Err(wrong(spec, "arming", &why));
+        }
         self.write_metadata(spec, &stored, images, metadata).await?;
 
         let expected = self.gate.expect_dump(spec.id);
         let work = images.join(WORK);
         fs::create_dir_all(&work).map_err(failed("making", &work))?;
+        let list = images.join(WATCHED);
+        let watched: Vec<_> =
+            watched.iter().flat_map(|path| [path.as_os_str().as_bytes(), b"\0"]).collect();
+        fs::write(&list, watched.concat()).map_err(failed("writing", &list))?;
         let running = |source| EngineError::Io { what: "running runc".into(), source };
         let mut command = self.runc().map_err(running)?;
         command
@@ -213,6 +225,10 @@ impl Podman {
             Err(_) => return Err(late(spec, "checkpointing", DUMP)),
         };
         noted.note(Moment::Dumped);
+        let files = images.join(timers::IMAGE);
+        if let Some(wound) = timers::wind(&fs::read(&files).map_err(failed("reading", &files))?) {
+            fs::write(&files, wound).map_err(failed("writing", &files))?;
+        }
         grown.finish(sink).map_err(failed("reading", images))?;
         match tokio::time::timeout(DUMP, armed.attended.done()).await {
             Ok(done) => done.map_err(&blame)?,

@@ -15,6 +15,7 @@ use super::podman::Podman;
 use super::source::{with_cause, wrong};
 use super::{EngineError, cold};
 use crate::criu::gate::{Attended, GateError};
+use crate::devices;
 use crate::moments::Noted;
 
 /// podman itself gives a restore up after 240 s; whoever waits shorter than that hears why.
@@ -64,7 +65,23 @@ impl Podman {
             let message = format!("its network namespace {} is missing", netns.display());
             return Err(EngineError::Refused { what: what(), message });
         }
-        Ok(())
+        let provided = self.config.devices.provide(spec);
+        provided.map(drop).map_err(|source| EngineError::Io { what: what(), source })
+    }
+
+    /// Has podman's tar of a container with devices allow those of this node.
+    pub(super) async fn allow_devices(
+        &self,
+        spec: &ContainerSpec,
+        tar: &Path,
+    ) -> Result<(), EngineError> {
+        if spec.devices.is_empty() {
+            return Ok(());
+        }
+        let id = spec.id;
+        let (devices, spec, tar) = (self.config.devices.clone(), spec.clone(), tar.to_owned());
+        let allowing = move || devices::allow(&tar, &devices.provide(&spec)?);
+        self.threads.run(id, "allowing the container's devices", allowing).await
     }
 
     pub(super) async fn stage_target(
@@ -85,6 +102,7 @@ impl Podman {
         }
         self.clear_the_way(spec, "staging").await?;
         self.mark(spec.id)?;
+        self.allow_devices(spec, file).await?;
         let since = Instant::now();
         let expected = self.gate.expect_restore(spec.id, false);
         let (libpod, file) = (self.libpod.clone(), file.to_owned());

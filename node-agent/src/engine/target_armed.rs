@@ -74,6 +74,7 @@ impl Podman {
             .append(true)
             .open(&inventory)
             .map_err(failed("writing", &inventory))?;
+        self.allow_devices(spec, &metadata.join(METADATA)).await?;
         let expected = self.gate.expect_restore(spec.id, true);
         let (libpod, tar) = (self.libpod.clone(), metadata.join(METADATA));
         let since = Instant::now();

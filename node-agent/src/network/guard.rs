@@ -2,8 +2,8 @@
 //!
 //! ```text
 //! table inet godwit-guard {
-//!     chain in  { type filter hook prerouting priority -400; policy drop; (neighbours) accept }
-//!     chain out { type filter hook output priority -400; policy drop; (neighbours) accept }
+//!     chain in  { type filter hook prerouting priority -400; policy drop; (neighbours, criu) accept }
+//!     chain out { type filter hook output priority -400; policy drop; (neighbours, criu) accept }
 //! }
 //! ```
 //!
@@ -13,7 +13,8 @@
 //! whoever asks for the address while it is guarded is told, and does not wait a second to
 //! ask again. Before connection tracking (-200), which would
 //! otherwise remember what was dropped. Traffic over `lo` is stopped too: a container's
-//! connections to itself are rebuilt one end after the other.
+//! connections to itself are rebuilt one end after the other. What criu sends passes, known by its
+//! mark: it rebuilds a connection that one side has closed by sending it the FIN again.
 
 use netlink_packet_netfilter::nftables::{
     ChainAttribute, ChainMessage, Cmp, DataAttribute, Expressions, Hook, Immediate, InetHookNumber,
@@ -36,6 +37,8 @@ const PRIORITY: i32 = -400;
 const ICMPV6: u8 = 58;
 const SOLICITATION: u8 = 135;
 const ADVERTISEMENT: u8 = 136;
+/// `SOCCR_MARK`, with which criu marks what it sends; who sets marks has CAP_NET_ADMIN.
+const CRIU: u32 = 0xc114;
 /// `NFT_PAYLOAD_TRANSPORT_HEADER`: offsets count from there.
 const TRANSPORT: u32 = 2;
 
@@ -48,6 +51,8 @@ pub(super) fn raise() -> Vec<u8> {
         (NfTablesMessage::NewChain(chain("out", InetHookNumber::LocalOut)), NLM_F_CREATE),
         (NfTablesMessage::NewRule(neighbours("in")), NLM_F_CREATE | NLM_F_APPEND),
         (NfTablesMessage::NewRule(neighbours("out")), NLM_F_CREATE | NLM_F_APPEND),
+        (NfTablesMessage::NewRule(criu("in")), NLM_F_CREATE | NLM_F_APPEND),
+        (NfTablesMessage::NewRule(criu("out")), NLM_F_CREATE | NLM_F_APPEND),
     ])
 }
 
@@ -78,45 +83,57 @@ fn chain(name: &str, hook: InetHookNumber) -> ChainMessage {
     }
 }
 
-/// Neighbours' questions and answers pass that chain.
-fn neighbours(chain: &str) -> RuleMessage {
-    let is = |operator, value| {
-        Expressions::Cmp(vec![
-            Cmp::SourceRegister(Register::Reg1),
-            Cmp::Op(operator),
-            Cmp::Data(DataAttribute::Value(vec![value])),
-        ])
-    };
-    let protocol = Expressions::Meta(vec![
-        Meta::DestinationRegister(Register::Reg1),
-        Meta::Key(MetaKey::L4Proto),
+fn is(operator: Operator, value: Vec<u8>) -> Expressions {
+    Expressions::Cmp(vec![
+        Cmp::SourceRegister(Register::Reg1),
+        Cmp::Op(operator),
+        Cmp::Data(DataAttribute::Value(value)),
+    ])
+}
+
+fn meta(key: MetaKey) -> Expressions {
+    Expressions::Meta(vec![Meta::DestinationRegister(Register::Reg1), Meta::Key(key)])
+}
+
+/// What fits all of them passes that chain.
+fn pass<const N: usize>(chain: &str, expressions: [Expressions; N]) -> RuleMessage {
+    let verdict = VerdictAttribute::Code(Verdict::Other(libc::NF_ACCEPT.cast_unsigned()));
+    let accept = Expressions::Immediate(vec![
+        Immediate::DestinationRegister(Register::Verdict),
+        Immediate::Data(DataAttribute::Verdict(vec![verdict])),
     ]);
+    let expressions = expressions.into_iter().chain([accept]).map(Into::into);
+    RuleMessage {
+        attributes: vec![
+            RuleAttribute::Table(TABLE.into()),
+            RuleAttribute::Chain(chain.into()),
+            RuleAttribute::Expressions(expressions.collect()),
+        ],
+    }
+}
+
+/// Neighbours' questions and answers.
+fn neighbours(chain: &str) -> RuleMessage {
     let message_type = Expressions::Payload(vec![
         Payload::DestinationRegister(Register::Reg1),
         Payload::Base(TRANSPORT),
         Payload::Offset(0),
         Payload::Len(1),
     ]);
-    let verdict = VerdictAttribute::Code(Verdict::Other(libc::NF_ACCEPT.cast_unsigned()));
-    let accept = Expressions::Immediate(vec![
-        Immediate::DestinationRegister(Register::Verdict),
-        Immediate::Data(DataAttribute::Verdict(vec![verdict])),
-    ]);
     let expressions = [
-        protocol,
-        is(Operator::Equal, ICMPV6),
+        meta(MetaKey::L4Proto),
+        is(Operator::Equal, vec![ICMPV6]),
         message_type,
-        is(Operator::GreatherThanEqual, SOLICITATION),
-        is(Operator::LessThanEqual, ADVERTISEMENT),
-        accept,
+        is(Operator::GreatherThanEqual, vec![SOLICITATION]),
+        is(Operator::LessThanEqual, vec![ADVERTISEMENT]),
     ];
-    RuleMessage {
-        attributes: vec![
-            RuleAttribute::Table(TABLE.into()),
-            RuleAttribute::Chain(chain.into()),
-            RuleAttribute::Expressions(expressions.map(Into::into).into()),
-        ],
-    }
+    pass(chain, expressions)
+}
+
+/// What criu sends.
+fn criu(chain: &str) -> RuleMessage {
+    let mark = is(Operator::Equal, CRIU.to_ne_bytes().to_vec());
+    pass(chain, [meta(MetaKey::Mark), mark])
 }
 
 /// All of them or none: nf_tables takes changes as a transaction.

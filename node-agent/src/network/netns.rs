@@ -17,6 +17,9 @@ use super::NetworkError;
 /// Where `ip netns` looks.
 const DIR: &str = "/run/netns";
 
+/// The groups of users who may send ICMP echoes without a privilege.
+const PINGERS: &str = "/proc/sys/net/ipv4/ping_group_range";
+
 /// Where the namespace of that name is.
 pub(super) fn path(name: &str) -> PathBuf {
     Path::new(DIR).join(name)
@@ -37,6 +40,8 @@ pub(super) async fn ensure(path: &Path) -> Result<(), NetworkError> {
         fs::create_dir_all(DIR)?;
         fs::File::create(&at)?;
         unshare(CloneFlags::CLONE_NEWNET)?;
+        // As podman has it where it makes a container, which it does not do where one is restored.
+        fs::write(PINGERS, "0 0")?;
         // By the thread's own name in /proc: /proc/self is the process, which stays where it is.
         let own = "/proc/thread-self/ns/net";
         mount(Some(own), &at, None::<&str>, MsFlags::MS_BIND, None::<&str>)?;

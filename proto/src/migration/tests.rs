@@ -29,6 +29,7 @@ pub(super) fn spec(number: u128) -> ContainerSpec {
         ports: Vec::new(),
         resolver: None,
         volumes: Vec::new(),
+        devices: Vec::new(),
     }
 }
 

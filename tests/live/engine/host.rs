@@ -398,5 +398,6 @@ fn spec(image: ImageId) -> ContainerSpec {
         ports: Vec::new(),
         resolver: None,
         volumes: Vec::new(),
+        devices: Vec::new(),
     }
 }

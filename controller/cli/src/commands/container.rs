@@ -38,6 +38,7 @@ pub(super) async fn run(context: &Context, run: Run) -> Result<(), Failure> {
         "networks": run.networks,
         "ports": run.ports,
         "volumes": run.volumes,
+        "devices": run.devices,
         "start": !run.no_start,
     });
     let mut interrupt = Interrupt::listen()?;

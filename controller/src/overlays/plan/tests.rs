@@ -51,6 +51,7 @@ fn container(number: u8, node: &str, vni: Option<Vni>, ports: &[&str]) -> Contai
             ports: ports.iter().map(|port| port.parse().unwrap()).collect(),
             resolver: None,
             volumes: Vec::new(),
+            devices: Vec::new(),
         },
         node: node.parse().unwrap(),
         epoch: Epoch { generation: 1, counter: 1 },
