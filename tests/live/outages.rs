@@ -104,13 +104,16 @@ impl Drop for Asker<'_> {
     }
 }
 
+/// What happens to moves.
+type Fault<'a> = dyn Fn(&[String]) + 'a;
+
 /// Prints the table of docs/MIGRATION.md.
 #[test]
 #[ignore = "it measures, and asserts nothing"]
 fn how_long_the_address_is_away() {
     let fabric = Fabric::with_broker_apart(3);
     let attached = Attached::open(&fabric);
-    let faults: [(&str, &dyn Fn(&[String])); 5] = [
+    let faults: [(&str, &Fault<'_>); 5] = [
         ("cancelled", &|ids| attached.cancel(ids)),
         ("target's agent killed, cancelled", &|ids| {
             fabric.kill("edge-b");
