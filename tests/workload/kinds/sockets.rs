@@ -7,9 +7,14 @@ use std::os::fd::{AsRawFd, OwnedFd};
 use std::os::linux::net::SocketAddrExt;
 use std::os::unix::net::{SocketAddr, UnixDatagram, UnixListener, UnixStream};
 
+use std::time::{Duration, SystemTime};
+
 use super::kernel::{self, fd, ok};
 use super::pipes::under_way;
 use super::{Check, Make, same};
+
+/// Longer than there is between two rounds, shorter than a move's standstill.
+const GAP: Duration = Duration::from_millis(100);
 
 pub const ALL: &[(&str, Make)] = &[
     ("unix-stream", unix_stream),
@@ -80,8 +85,27 @@ fn unix_named_datagram() -> io::Result<Check> {
     Ok(datagrams(move |found| from.recv(found), move |text| into.send(text)))
 }
 
-/// Each round a client connects anew, and both talk.
+/// Checks at first, and after each time that it stood still: a client that has connected and is not
+/// accepted yet when it is frozen would have the move refused.
+fn after_a_gap(mut check: Check) -> Check {
+    let mut last = None;
+    Box::new(move |round| {
+        let passed = last.map(|last: SystemTime| last.elapsed().unwrap_or_default());
+        let done = if passed.is_none_or(|passed| passed > GAP) { check(round) } else { Ok(()) };
+        last = Some(SystemTime::now());
+        done
+    })
+}
+
 fn listens(
+    listener: UnixListener,
+    connect: impl Fn() -> io::Result<UnixStream> + 'static,
+) -> Check {
+    after_a_gap(connects_anew(listener, connect))
+}
+
+/// Each round a client connects anew, and both talk.
+fn connects_anew(
     listener: UnixListener,
     connect: impl Fn() -> io::Result<UnixStream> + 'static,
 ) -> Check {
@@ -196,13 +220,13 @@ fn tcp_half_closed() -> io::Result<Check> {
 
 fn tcp_listener() -> io::Result<Check> {
     let listener = TcpListener::bind("0.0.0.0:0")?;
-    Ok(Box::new(move |round| {
+    Ok(after_a_gap(Box::new(move |round| {
         let mut client = TcpStream::connect(("127.0.0.1", listener.local_addr()?.port()))?;
         client.write_all(&round.to_ne_bytes())?;
         let mut found = [0; 8];
         listener.accept()?.0.read_exact(&mut found)?;
         same(u64::from_ne_bytes(found), round)
-    }))
+    })))
 }
 
 /// A client that nobody has accepted yet.
