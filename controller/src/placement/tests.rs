@@ -31,7 +31,7 @@ fn wish(source: Option<&NodeFacts>) -> Wish<'_> {
         image_bytes: 10 << 20,
         overlay_mtu: Some(1450),
         volume_bytes: 0,
-        devices: &[],
+        devices: sensor(),
     }
 }
 
@@ -135,13 +135,9 @@ const TABLE: &[(&str, Spoil, &[&str], &[&str])] = &[
         &["mtu-short"],
         &["mtu-short"],
     ),
-    ("a device of that label", |_, _, w| w.devices = sensor(), &[], &[]),
     (
         "no device of that label",
-        |_, t, w| {
-            t.devices.clear();
-            w.devices = sensor();
-        },
+        |_, t, _| t.devices.clear(),
         &["device-missing"],
         &["device-missing"],
     ),
