@@ -44,6 +44,8 @@ async fn run_sends_everything_it_was_told_and_prints_the_id_once_it_runs() {
         "data:/var/lib/db",
         "--volume",
         "logs:/log",
+        "--device",
+        "sensor:/dev/ttyS0",
         "counter",
         "--tick",
         "5",
@@ -59,6 +61,7 @@ async fn run_sends_everything_it_was_told_and_prints_the_id_once_it_runs() {
             "env": {"A": "b=c", "TAKEN": "from here"}, "labels": {"tier": "demo"},
             "memory_bytes": 64 << 20, "nano_cpus": 500_000_000, "start": true,
             "networks": ["default", "direct"], "ports": ["8080:80", "53/udp@edge-a"],
+            "devices": ["sensor:/dev/ttyS0"],
             "volumes": ["data:/var/lib/db", "logs:/log"],
         })
     );
