@@ -9,11 +9,11 @@ use crate::stream::frame::MAX_CHUNK_BYTES;
 /// The largest window: a quarter of the broker's ring (4 MiB × 8).
 pub const MAX_WINDOW_BYTES: u64 = 8 << 20;
 /// The smallest window, for links so slow that more would only stand in queues.
-pub const MIN_WINDOW_BYTES: u64 = 16 << 10;
+pub const MIN_WINDOW_BYTES: u64 = 12 << 10;
 /// The window while nothing is known of the link; what arrives meanwhile is added.
 pub const FIRST_WINDOW_BYTES: u64 = 64 << 10;
 /// How long bulk data may stand in a narrow link's queues: small messages wait behind it.
-pub const QUEUE_TIME: Duration = Duration::from_millis(15);
+pub const QUEUE_TIME: Duration = Duration::from_millis(8);
 /// The same of a wide link. There it is the nodes' processors that have bulk wait, for longer
 /// than [`QUEUE_TIME`] when they are busy, and a window of less would leave the link idle.
 pub const WIDE_QUEUE_TIME: Duration = Duration::from_millis(100);
@@ -173,7 +173,7 @@ mod tests {
     fn a_window_grows_with_the_link_between_its_bounds() {
         let window = |rate| window_bytes(0, Some(rate), rate, 2 * MS, MAX_WINDOW_BYTES);
         assert_eq!(window(1_000), MIN_WINDOW_BYTES);
-        assert!((170_000..180_000).contains(&window(10_000_000)));
+        assert!((100_000..110_000).contains(&window(10_000_000)));
         assert!((5_000_000..5_200_000).contains(&window(50_000_000)));
         assert_eq!(window(1_000_000_000), MAX_WINDOW_BYTES);
         assert_eq!(window_bytes(0, Some(1_000_000_000), WIDE, 2 * MS, 1 << 20), 1 << 20);
