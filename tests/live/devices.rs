@@ -88,7 +88,10 @@ fn a_device_that_is_not_declared_or_that_is_open_and_cannot_move_is_refused_with
         run(&fabric, "none", &["--device", "/dev/ttyUSB0"], "dev-null"),
         &["/dev/ttyUSB0", "label", "godwit-agent run --device sensor=/dev/ttyUSB0"],
     );
-    refused(run(&fabric, "none", &["-v", "/etc:/etc"], "dev-null"), &["/etc", "directory of one node"]);
+    refused(
+        run(&fabric, "none", &["-v", "/etc:/etc"], "dev-null"),
+        &["/etc", "directory of one node"],
+    );
     refused(
         run(&fabric, "none", &["--device", "camera"], "dev-null"),
         &["camera", "edge-a", "edge-b"],
